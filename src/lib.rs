@@ -1,1 +1,39 @@
-//! modelguard
+//! modelguard: a Kubernetes admission webhook that makes it impossible to pull a model version out from under
+//! running app pods.
+//!
+//! # The map
+//!
+//! ```text
+//! kube-apiserver ──HTTPS──▶ admission ── Request ──▶ policy::decide ── Decision ──▶ admission ──▶ answer
+//!                                           ▲ Facts (what policy::needs asked for)      └──▶ record ─▶ decision
+//!                                        World  (trait: catalog, namespace, holders, lift)     log, metrics,
+//!                                           │                                               audit annotations
+//!                                  world/cluster (kube: quorum reads, CAS writes, watches ─▶ index)
+//!                                           │
+//!                                       controller (Lease): settles entries, watches what proofs rest on
+//! ```
+//! The direction is law: transport → domain ← Kubernetes.
+//!
+//! | room | modules | may use |
+//! |---|---|---|
+//! | domain | [`names`] [`catalog`] [`object`] [`reference`](mod@reference) [`holder`] [`usage`] [`revision`] [`policy`] [`arming`] | data in, data out: no I/O, no clock; time is an argument |
+//! | index | [`index`] | the same, but for `index/{resource,watch,live}`, which feed it |
+//! | Kubernetes | [`world`] [`controller`] | kube |
+//! | transport | [`admission`] [`admin`] | axum, rustls |
+//! | process | [`cli`] [`record`] [`metrics`] [`telemetry`] [`shutdown`] [`clock`] | everything |
+//!
+//! # Invariants
+//!
+//! 1. An entry that a holder references is in its catalog. The proof that it may go is carried by the model
+//!    ConfigMap itself ([`usage`]), and the compare-and-swap on that ConfigMap orders everything else.
+//! 2. A reference takes its entry back to InUse *before* it is allowed; a removal is judged by the *old* object
+//!    alone. Neither asks the [`index`], which only says who holds.
+//! 3. Unknown is not absent: what cannot be read counts as holding, and keeps the guard closed.
+//! 4. The rules are pure ([`policy`]): equal request, equal facts, equal answer, however often it is asked.
+//! 5. The data of a model ConfigMap is changed by its owners' requests only; modelguard's own writes touch
+//!    annotations, conditional on the revision that they rest on.
+//! 6. No request is cut off: there is an answer with a reason before the API server's deadline.
+
+pub mod catalog;
+pub mod names;
+pub mod object;

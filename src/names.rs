@@ -1,0 +1,32 @@
+//! Every label, annotation and media type that modelguard reads or writes, named once.
+
+/// Label of a model ConfigMap; its value names the catalog's format.
+pub const CATALOG_LABEL: &str = "modelguard.dev/catalog";
+/// Label of a namespace whose workloads hold or serve entries.
+pub const GUARD_LABEL: &str = "modelguard.dev/guard";
+/// The one value of [`GUARD_LABEL`] that opts in.
+pub const GUARD_ENABLED: &str = "enabled";
+
+/// Number of a model ConfigMap's revision, counted from 1. Owned by modelguard.
+pub const REVISION: &str = "modelguard.dev/revision";
+/// The content before the last change, one JSON object. Owned by modelguard.
+pub const PRIOR_REVISION: &str = "modelguard.dev/prior-revision";
+/// The usage states other than InUse. Owned by modelguard.
+pub const USAGE: &str = "modelguard.dev/usage";
+/// Entries whose removal was deferred. Owned by modelguard.
+pub const RETAINED: &str = "modelguard.dev/retained";
+/// The annotations whose value only modelguard decides: what a client sends for them is replaced.
+pub const OWNED: [&str; 4] = [REVISION, PRIOR_REVISION, USAGE, RETAINED];
+
+/// Namespaces whose workloads may reference a model ConfigMap besides its own.
+pub const SHARED_WITH: &str = "modelguard.dev/shared-with";
+/// Entries that people keep for consumers no cluster object shows.
+pub const HOLD: &str = "modelguard.dev/hold";
+
+/// Pod template annotation: explicit references.
+pub const USES: &str = "modelguard.dev/uses";
+/// Pod template annotation: the entries that this workload serves.
+pub const SERVES: &str = "modelguard.dev/serves";
+
+/// The field manager of every write that modelguard makes.
+pub const FIELD_MANAGER: &str = "modelguard";

@@ -1,0 +1,295 @@
+//! One shape that every holder kind is read into.
+//!
+//! ```text
+//! JSON ──▶ Workload ──pod_template(kind)──▶ PodTemplate { annotations, spec }
+//!              ├─ is_live(kind): whether pods run, or can come, from it
+//!              └─ controller, pending_revision: what else it hangs on
+//! ```
+
+use super::{HolderKind, Object, Spec, StringMap, Template, nullable, object, objects};
+use serde::{Deserialize, Deserializer};
+use thiserror::Error;
+
+/// An object of any [`HolderKind`]: the fields that references and holding rest on.
+#[derive(Clone, Debug, Default)]
+pub struct Workload {
+    /// Its metadata.
+    pub metadata: WorkloadMetadata,
+    /// Its spec; a ControllerRevision has none.
+    pub spec: Option<Spec>,
+    /// Its status.
+    pub status: WorkloadStatus,
+    /// What a ControllerRevision keeps.
+    pub data: Option<RevisionData>,
+}
+
+/// The metadata of a holder.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct WorkloadMetadata {
+    /// Name; empty on a CREATE with `generateName`.
+    #[serde(deserialize_with = "nullable")]
+    pub name: String,
+    /// Namespace; references that name none mean this one. Who reads manifests fills it in.
+    #[serde(deserialize_with = "nullable")]
+    pub namespace: String,
+    /// UID, once the API server has given one.
+    #[serde(deserialize_with = "nullable")]
+    pub uid: String,
+    /// The revision that the next compare-and-swap compares.
+    #[serde(deserialize_with = "nullable")]
+    pub resource_version: String,
+    /// Counts the changes of the spec.
+    pub generation: Option<i64>,
+    /// Set once the object is being deleted; it holds until it is gone.
+    pub deletion_timestamp: Option<String>,
+    /// Annotations.
+    #[serde(deserialize_with = "owned")]
+    pub annotations: StringMap<'static>,
+    /// The one of `ownerReferences` that controls it.
+    #[serde(rename = "ownerReferences", deserialize_with = "controller")]
+    pub controller: Option<Owner>,
+}
+
+/// The status of a holder.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct WorkloadStatus {
+    /// Of a Pod.
+    #[serde(deserialize_with = "nullable")]
+    pub phase: String,
+    /// Of a Job: `Complete` and `Failed` end it.
+    #[serde(deserialize_with = "objects")]
+    pub conditions: Vec<Condition>,
+    /// The `metadata.generation` that the rest of the status is about.
+    pub observed_generation: Option<i64>,
+    /// Of a StatefulSet: the revision that it is coming from.
+    #[serde(deserialize_with = "nullable")]
+    pub current_revision: String,
+    /// Of a StatefulSet: the revision that it is going to.
+    #[serde(deserialize_with = "nullable")]
+    pub update_revision: String,
+}
+
+/// One condition.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Condition {
+    /// What it says.
+    #[serde(rename = "type", deserialize_with = "nullable")]
+    pub kind: String,
+    /// `True`, `False` or `Unknown`.
+    #[serde(deserialize_with = "nullable")]
+    pub status: String,
+}
+
+/// What a ControllerRevision keeps: any JSON that its controller likes.
+#[derive(Clone, Debug)]
+pub enum RevisionData {
+    /// The patch that StatefulSets and DaemonSets keep: `{"spec":{"template":{…}}}`.
+    Template(Box<Template>),
+    /// Something else; holds why it is not that patch.
+    Other(Box<str>),
+}
+
+/// The controller that owns an object (`metadata.ownerReferences[]` with `controller: true`).
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Owner {
+    /// Its kind, of any API group.
+    pub kind: Box<str>,
+    /// Its name, in the object's own namespace.
+    pub name: Box<str>,
+}
+
+/// What a pod is, or is to be made from.
+#[derive(Clone, Copy, Debug)]
+pub struct PodTemplate<'a> {
+    /// Its annotations.
+    pub annotations: &'a StringMap<'static>,
+    /// Its spec.
+    pub spec: &'a Spec,
+}
+
+/// Why an object that must have a pod template has none that can be read.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum NoTemplate {
+    /// The field is not there.
+    #[error("expected {0}, found nothing")]
+    Missing(&'static str),
+    /// The template is there, without its spec.
+    #[error("expected {0}.spec, found nothing")]
+    NoSpec(&'static str),
+    /// A StatefulSet keeps something else in its ControllerRevision than we know.
+    #[error("expected data.spec.template: {0}")]
+    Revision(Box<str>),
+}
+
+// === impl Workload ===
+
+impl<'de> Deserialize<'de> for Workload {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Wire {
+            metadata: Object<WorkloadMetadata>,
+            #[serde(default, deserialize_with = "object")]
+            spec: Option<Spec>,
+            #[serde(default, deserialize_with = "object")]
+            status: Option<WorkloadStatus>,
+            #[serde(default)]
+            data: Option<RevisionData>,
+        }
+        let Object(wire) = Object::<Wire>::deserialize(deserializer)?;
+        Ok(Self {
+            metadata: wire.metadata.0,
+            spec: wire.spec,
+            status: wire.status.unwrap_or_default(),
+            data: wire.data,
+        })
+    }
+}
+
+impl Workload {
+    /// Reads an object from its JSON.
+    ///
+    /// # Errors
+    /// What could not be read, with line and column. Such an object is never absent, see
+    /// [`References::unreadable`](crate::reference::References::unreadable).
+    pub fn parse(json: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+
+    /// The controller that owns it.
+    pub fn controller(&self) -> Option<&Owner> {
+        self.metadata.controller.as_ref()
+    }
+
+    /// Whether it is what people edit, and pods follow: no other object's template replaces its own.
+    pub fn is_top_level(&self, kind: HolderKind) -> bool {
+        let standalone = matches!(kind, HolderKind::Job | HolderKind::ReplicaSet);
+        kind.is_top_level() || (standalone && self.controller().is_none())
+    }
+
+    /// Whether pods run, or can still come, from it. Only then it holds, or serves, anything.
+    ///
+    /// An object that is being deleted is live until it is gone. Of a StatefulSet's ControllerRevision only the
+    /// StatefulSet knows, by [`Workload::pending_revision`]; a DaemonSet never goes back to one by itself.
+    pub fn is_live(&self, kind: HolderKind) -> bool {
+        match kind {
+            HolderKind::ControllerRevision => {
+                self.controller().is_some_and(|owner| *owner.kind == *HolderKind::StatefulSet.kind())
+            }
+            HolderKind::Job => !self.is_finished(),
+            HolderKind::Pod => !matches!(self.status.phase.as_str(), "Succeeded" | "Failed"),
+            HolderKind::ReplicaSet => self.replicas() != 0,
+            HolderKind::CronJob
+            | HolderKind::DaemonSet
+            | HolderKind::Deployment
+            | HolderKind::ReplicationController
+            | HolderKind::StatefulSet => true,
+        }
+    }
+
+    /// How many pods it wants.
+    pub fn replicas(&self) -> i64 {
+        self.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+    }
+
+    /// Of a StatefulSet: the ControllerRevision that missing pods may still be made from, beside its template.
+    ///
+    /// Until its controller has seen the newest template, both revisions of the status are the old one, and
+    /// pods still come from it.
+    pub fn pending_revision(&self) -> Option<&str> {
+        let status = &self.status;
+        let current = status.current_revision.as_str();
+        let unseen = self.metadata.generation.is_some() && self.metadata.generation != status.observed_generation;
+        (!current.is_empty() && (unseen || current != status.update_revision)).then_some(current)
+    }
+
+    /// The pod template, or what takes its place in an object of this kind.
+    ///
+    /// # Errors
+    /// [`NoTemplate`] if there is none; on a server every object of these kinds has one.
+    pub fn pod_template(&self, kind: HolderKind) -> Result<PodTemplate<'_>, NoTemplate> {
+        let spec = self.spec.as_ref().ok_or(NoTemplate::Missing("spec"));
+        match kind {
+            HolderKind::ControllerRevision => match &self.data {
+                None => Err(NoTemplate::Missing("data")),
+                Some(RevisionData::Other(reason)) => Err(NoTemplate::Revision(reason.clone())),
+                Some(RevisionData::Template(it)) => view(Some(it), "data.spec.template"),
+            },
+            HolderKind::CronJob => {
+                let job = spec?.job_template.as_ref().and_then(|it| it.spec.as_ref());
+                let template = job.and_then(|it| it.template.as_deref());
+                view(template, "spec.jobTemplate.spec.template")
+            }
+            HolderKind::Pod => Ok(PodTemplate { annotations: &self.metadata.annotations, spec: spec? }),
+            HolderKind::DaemonSet
+            | HolderKind::Deployment
+            | HolderKind::Job
+            | HolderKind::ReplicaSet
+            | HolderKind::ReplicationController
+            | HolderKind::StatefulSet => view(spec?.template.as_deref(), "spec.template"),
+        }
+    }
+
+    /// Of a Job: whether it will start no pod again.
+    fn is_finished(&self) -> bool {
+        self.status
+            .conditions
+            .iter()
+            .any(|one| matches!(one.kind.as_str(), "Complete" | "Failed") && one.status == "True")
+    }
+}
+
+// === impl RevisionData ===
+
+impl<'de> Deserialize<'de> for RevisionData {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Patch {
+            spec: Object<PatchSpec>,
+        }
+        #[derive(Deserialize)]
+        struct PatchSpec {
+            template: Object<Box<Template>>,
+        }
+        // Read in two steps, for another controller's data must not make the object unreadable. Of duplicate
+        // keys the last one counts here, as it does for the StatefulSet controller.
+        let value = serde_json::Value::deserialize(deserializer)?;
+        Ok(match Object::<Patch>::deserialize(value) {
+            Ok(Object(patch)) => Self::Template(patch.spec.0.template.0),
+            Err(error) => Self::Other(error.to_string().into()),
+        })
+    }
+}
+
+// === helpers ===
+
+fn view<'a>(template: Option<&'a Template>, path: &'static str) -> Result<PodTemplate<'a>, NoTemplate> {
+    let template = template.ok_or(NoTemplate::Missing(path))?;
+    Ok(PodTemplate {
+        annotations: &template.metadata.annotations,
+        spec: template.spec.as_ref().ok_or(NoTemplate::NoSpec(path))?,
+    })
+}
+
+fn owned<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StringMap<'static>, D::Error> {
+    nullable(deserializer).map(StringMap::into_owned)
+}
+
+/// Takes the controller out of `ownerReferences`; the API server allows at most one.
+fn controller<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Owner>, D::Error> {
+    #[derive(Deserialize)]
+    struct OwnerReference {
+        kind: Box<str>,
+        name: Box<str>,
+        #[serde(default)]
+        controller: Option<bool>,
+    }
+    let owners: Vec<OwnerReference> = objects(deserializer)?;
+    let controller = owners.into_iter().find(|one| one.controller == Some(true));
+    Ok(controller.map(|OwnerReference { kind, name, .. }| Owner { kind, name }))
+}
+
+#[cfg(test)]
+mod tests;
