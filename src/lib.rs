@@ -37,3 +37,4 @@
 pub mod catalog;
 pub mod names;
 pub mod object;
+pub mod reference;

@@ -1,0 +1,260 @@
+//! References: what a pod or a pod template needs of model ConfigMaps.
+//!
+//! ```text
+//! Workload ──References::of(kind)──▶ References { needs: {Reference, …}, unreadable }
+//!                                        Reference = (CatalogKey, Need, Origin)
+//! ```
+//! An object that is no holder now (a ReplicaSet at zero, a finished Job or Pod) has none. What cannot be read
+//! is not absent: it is `unreadable`, and such an object holds every entry of its own namespace's catalogs
+//! beside what could be read. [`Serves`] is the other side: what the pods offer instead of what they need.
+
+mod annotation;
+mod config_map;
+mod env;
+mod serves;
+
+pub use serves::{Served, Serves};
+
+use crate::catalog::{EntryName, InvalidName};
+use crate::names;
+use crate::object::{HolderKind, PodTemplate, Workload};
+use annotation::{Annotation, InvalidItem};
+use std::collections::BTreeSet;
+use std::fmt;
+use thiserror::Error;
+
+/// The longest reason that is kept, in characters: a denial is under 1,000, and an index keeps reasons.
+const LONGEST_REASON: usize = 400;
+
+/// Namespace and name of a ConfigMap.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct CatalogKey {
+    /// Namespace.
+    pub namespace: Box<str>,
+    /// Name.
+    pub name: Box<str>,
+}
+
+/// How much of a catalog is needed.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Need {
+    /// Every entry, now and later: `envFrom`, or a mount without `items`.
+    All,
+    /// One entry.
+    Entry(EntryName),
+}
+
+/// Where a reference stands; implicit ones count only if the ConfigMap is an opted-in `keys` catalog.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Origin {
+    /// `configMapKeyRef`, `envFrom`, a volume.
+    Implicit,
+    /// The annotation `modelguard.dev/uses`.
+    Uses,
+}
+
+/// One need of one catalog.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Reference {
+    /// The ConfigMap.
+    pub catalog: CatalogKey,
+    /// What is needed of it.
+    pub need: Need,
+    /// Where this was read.
+    pub origin: Origin,
+}
+
+/// Everything that one object needs.
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
+pub struct References {
+    /// What could be read.
+    pub needs: BTreeSet<Reference>,
+    /// What could not be read, and what was expected; `None` if all could.
+    pub unreadable: Option<Box<str>>,
+}
+
+/// A ConfigMap, or one key of it, that a pod spec names without any annotation.
+struct Mention<'a> {
+    config_map: &'a str,
+    /// `None` is all of them.
+    key: Option<&'a str>,
+}
+
+/// What cannot be read in an object that decodes.
+#[derive(Debug, Error)]
+enum Unreadable {
+    #[error(transparent)]
+    Item(#[from] InvalidItem),
+    #[error("expected the name of a ConfigMap, found none")]
+    NoName,
+    #[error("ConfigMap {config_map:?}: expected a key, but it {problem}")]
+    Key { config_map: String, problem: InvalidName },
+}
+
+/// The first problem of an object, and how many more there are.
+#[derive(Default)]
+struct Problems {
+    first: Option<String>,
+    more: usize,
+}
+
+// === impl CatalogKey ===
+
+impl CatalogKey {
+    /// Joins the two.
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for CatalogKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+// === impl References ===
+
+impl References {
+    /// Reads what the object needs; nothing once no pods can come from it.
+    ///
+    /// A ControllerRevision has the references of its StatefulSet's template at that time; whether the StatefulSet
+    /// still makes pods from it is to be asked of [`Workload::pending_revision`].
+    pub fn of(kind: HolderKind, workload: &Workload) -> Self {
+        if !workload.is_live(kind) {
+            return Self::default();
+        }
+        match workload.pod_template(kind) {
+            Ok(template) => Self::of_template(&workload.metadata.namespace, template),
+            Err(error) => Self::unreadable(&error.to_string()),
+        }
+    }
+
+    /// What is known of an object that does not decode: nothing but that.
+    pub fn unreadable(reason: &str) -> Self {
+        Self { needs: BTreeSet::new(), unreadable: Some(bounded(reason)) }
+    }
+
+    /// As [`References::unreadable`], of an object whose `modelguard.dev/uses` could be got hold of nevertheless.
+    ///
+    /// That is enough, for only there can another namespace be named.
+    pub fn salvage(reason: &str, namespace: &str, uses: &str) -> Self {
+        Self { unreadable: Some(bounded(reason)), ..read_uses(namespace, uses).collect() }
+    }
+
+    /// Why some of it could not be read, for MG204.
+    pub fn parse_error(&self) -> Option<&str> {
+        self.unreadable.as_deref()
+    }
+
+    /// Whether the object needs nothing, for certain.
+    pub fn is_empty(&self) -> bool {
+        self.needs.is_empty() && self.unreadable.is_none()
+    }
+
+    /// What has to be checked when an object that had the references `old` gets these.
+    ///
+    /// What both cannot read is no addition: the old object held all of its namespace already.
+    pub fn added_since(&self, old: &Self) -> Self {
+        Self {
+            needs: self.needs.difference(&old.needs).cloned().collect(),
+            unreadable: self.unreadable.clone().filter(|_| self.unreadable != old.unreadable),
+        }
+    }
+
+    fn of_template(namespace: &str, template: PodTemplate<'_>) -> Self {
+        let serves = Serves::of_template(namespace, template);
+        let uses = template.annotations.get(names::USES).unwrap_or_default();
+        let mentions = env::mentions(template.spec).chain(config_map::mentions(template.spec));
+        let implicit = mentions.filter_map(|mention| {
+            let reference = mention.read(namespace);
+            // What a server takes whole is what it offers, not what it needs.
+            let offered = |it: &Reference| it.need == Need::All && serves.serves_any(&it.catalog);
+            (!reference.as_ref().is_ok_and(offered)).then_some(reference)
+        });
+        let mut references: Self = read_uses(namespace, uses).chain(implicit).collect();
+        // One more whole mount may be meant by it, and the first of the problems is enough to go on.
+        references.unreadable = references.unreadable.or(serves.unreadable);
+        references
+    }
+}
+
+impl FromIterator<Result<Reference, Unreadable>> for References {
+    fn from_iter<I: IntoIterator<Item = Result<Reference, Unreadable>>>(all: I) -> Self {
+        let mut needs = BTreeSet::new();
+        let mut problems = Problems::default();
+        for one in all {
+            match one {
+                Ok(reference) => {
+                    needs.insert(reference);
+                }
+                Err(problem) => problems.add(&problem),
+            }
+        }
+        Self { needs, unreadable: problems.reason() }
+    }
+}
+
+// === impl Mention ===
+
+impl Mention<'_> {
+    /// The API server admits no reference without a name, and no key that is not a valid entry; who reads
+    /// something else does not understand the object.
+    fn read(&self, namespace: &str) -> Result<Reference, Unreadable> {
+        if self.config_map.is_empty() {
+            return Err(Unreadable::NoName);
+        }
+        let need = match self.key.map(EntryName::new).transpose() {
+            Ok(key) => key.map_or(Need::All, Need::Entry),
+            Err(problem) => {
+                let config_map = self.config_map.to_owned();
+                return Err(Unreadable::Key { config_map, problem });
+            }
+        };
+        Ok(Reference { catalog: CatalogKey::new(namespace, self.config_map), need, origin: Origin::Implicit })
+    }
+}
+
+// === impl Problems ===
+
+impl Problems {
+    fn add(&mut self, problem: &impl fmt::Display) {
+        if self.first.is_none() {
+            self.first = Some(problem.to_string());
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn reason(self) -> Option<Box<str>> {
+        let first = bounded(&self.first?);
+        Some(match self.more {
+            0 => first,
+            more => format!("{first} (and {more} more)").into(),
+        })
+    }
+}
+
+// === helpers ===
+
+fn read_uses<'a>(namespace: &'a str, text: &'a str) -> impl Iterator<Item = Result<Reference, Unreadable>> + 'a {
+    annotation::parse(Annotation::Uses, namespace, text).map(|item| {
+        let (catalog, need) = item?;
+        Ok(Reference { catalog, need, origin: Origin::Uses })
+    })
+}
+
+fn bounded(reason: &str) -> Box<str> {
+    shortened(reason, LONGEST_REASON).into()
+}
+
+/// The first `max` characters, and a mark if there are more.
+fn shortened(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
+#[cfg(test)]
+mod tests;
