@@ -38,3 +38,4 @@ pub mod catalog;
 pub mod names;
 pub mod object;
 pub mod reference;
+pub mod usage;
