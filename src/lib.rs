@@ -35,7 +35,10 @@
 //! 6. No request is cut off: there is an answer with a reason before the API server's deadline.
 
 pub mod catalog;
+pub mod holder;
 pub mod names;
 pub mod object;
+pub mod policy;
 pub mod reference;
+pub mod revision;
 pub mod usage;

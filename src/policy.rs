@@ -1,0 +1,56 @@
+//! The rule book: which request is allowed, and why not. There is no other.
+//!
+//! ```text
+//! Request ──needs()──▶ Needs ──(World)──▶ Facts ──decide()──▶ Decision { denial?, warnings, lifts, settle }
+//! CatalogChange ──mutate()──▶ annotations to set or remove
+//! ```
+//! Everything here is pure: equal input, equal answer, so a request may be judged as often as the API server
+//! likes. P1 and P2 are the two halves of the protocol that [`crate::usage`] describes: a reference takes its
+//! entry back to InUse before it is allowed (`policy/workload.rs`), a removal wants Idle in the old object (`policy/catalog.rs`).
+
+mod catalog;
+mod decision;
+mod message;
+mod request;
+mod workload;
+
+pub use decision::{
+    Cause, Code, CurrentEpoch, Decision, Denial, Facts, HoldersOf, Lift, Needs, Prospect, Record, Step, Stored, Unread,
+};
+pub use message::unverified;
+pub use request::{Caller, CatalogChange, Declared, Request, Version, WorkloadChange};
+
+use crate::revision;
+
+/// What must be known before `request` can be judged.
+pub fn needs(request: &Request<'_>, epoch: &CurrentEpoch) -> Needs {
+    match request {
+        Request::Catalog(change) => catalog::needs(change, epoch),
+        Request::ScaleUp(..) => Needs::default(),
+        Request::Workload(change) => workload::needs(change),
+    }
+}
+
+/// Judges `request`. A fact that was needed and is not in `facts` counts as a read that failed.
+pub fn decide(request: &Request<'_>, facts: &Facts, epoch: &CurrentEpoch) -> Decision {
+    match request {
+        Request::Catalog(change) => catalog::decide(change, facts, epoch),
+        Request::ScaleUp(id, _) => {
+            let subject = format!("{} {}/{}", id.kind, id.namespace, id.name);
+            unverified(&subject, &Unread::new("its pod template", "was not read")).into()
+        }
+        Request::Workload(change) => workload::decide(change, facts),
+    }
+}
+
+/// The annotations that the mutating webhook sets on the new version, or removes where `None`: those that
+/// modelguard owns and that are not yet what they must be.
+pub fn mutate(change: &CatalogChange<'_>) -> Vec<(&'static str, Option<String>)> {
+    let Some(new) = &change.new else { return Vec::new() };
+    let owned = revision::owned(change);
+    let differs = |(name, value): &(&str, Option<&str>)| new.object.metadata.annotations.get(name) != *value;
+    owned.iter().filter(differs).map(|(name, value)| (name, value.map(str::to_owned))).collect()
+}
+
+#[cfg(test)]
+mod tests;

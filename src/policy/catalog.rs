@@ -1,0 +1,230 @@
+//! P2: changes of a model ConfigMap. MG101 to MG107.
+//!
+//! A change is allowed iff every entry that it takes away is Idle in the *old* object and the current epoch:
+//! the API server commits it only if that very revision is still the stored one. Holders are looked up for the
+//! message alone; they never allow anything.
+
+use super::message;
+use super::{
+    CatalogChange, Code, CurrentEpoch, Decision, Declared, Denial, Facts, HoldersOf, Needs, Prospect, Record, Step,
+    Unread,
+};
+use crate::catalog::{Catalog, EntryName, Format};
+use crate::holder::{Hold, Holders};
+use crate::names;
+use crate::revision;
+use crate::usage::{State, Usage};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Entries that a change takes away although they are not proven Idle.
+struct Loss {
+    /// The rule that this breaks if one of them has a holder.
+    code: Code,
+    /// What the format of the old version is.
+    format: Format,
+    entries: BTreeSet<EntryName>,
+    usage: Usage,
+}
+
+pub(super) fn needs(change: &CatalogChange<'_>, epoch: &CurrentEpoch) -> Needs {
+    let Some(loss) = loss(change, epoch) else { return Needs::default() };
+    Needs {
+        namespaces: [change.key.namespace.clone()].into(),
+        holders: Some(HoldersOf {
+            catalog: change.key.clone(),
+            format: loss.format,
+            entries: loss.entries,
+            usage: loss.usage,
+        }),
+        ..Needs::default()
+    }
+}
+
+pub(super) fn decide(change: &CatalogChange<'_>, facts: &Facts, epoch: &CurrentEpoch) -> Decision {
+    let record = record(change, facts);
+    let judged = loss(change, epoch).map(|loss| judge_loss(change, &loss, facts, epoch));
+    let mut decision = match (judged, invalid_opt_in(change)) {
+        // That somebody needs an entry says more than that the new label or content is wrong as well; that the
+        // proof is missing says less, for what is wrong is refused however long the client waits.
+        (Some(judged), Some(denial)) if !says_in_use(&judged) => denial.into(),
+        (Some(judged), _) if !judged.allowed() => judged,
+        (_, Some(denial)) => denial.into(),
+        (_, None) => untouched_annotations(change).map_or_else(Decision::default, Decision::from),
+    };
+    if decision.allowed() {
+        decision.warnings.extend(warnings(change));
+    }
+    decision.facts = record;
+    decision
+}
+
+// === the rules ===
+
+/// MG104: what comes to be a model ConfigMap must be a catalog that can be read.
+fn invalid_opt_in(change: &CatalogChange<'_>) -> Option<Denial> {
+    let new = &change.new.as_ref()?.declared;
+    let was = change.old.as_ref().map_or(&Declared::Ordinary, |old| &old.declared);
+    match new {
+        Declared::UnknownFormat(unknown) if was != new => Some(message::unknown_format(change, unknown)),
+        Declared::Invalid(format, error) => {
+            let comes_to_be = match was {
+                Declared::Ordinary | Declared::UnknownFormat(_) => true,
+                // A catalog that can no longer be read takes all its entries away: the loss says so.
+                Declared::Catalog(was, _) | Declared::Invalid(was, _) | Declared::Unchanged(was) => was != format,
+            };
+            comes_to_be.then(|| message::catalog_invalid(change, *format, error))
+        }
+        _ => None,
+    }
+}
+
+/// MG101, MG102, MG104 to MG106: what the change takes away and may not; `None` if there is nothing of the kind.
+fn loss(change: &CatalogChange<'_>, epoch: &CurrentEpoch) -> Option<Loss> {
+    let old = change.old.as_ref()?;
+    let Declared::Catalog(format, catalog) = &old.declared else { return None };
+    let all = || catalog.names().cloned().collect();
+    let (code, candidates): (Code, BTreeSet<EntryName>) = match change.new.as_ref().map(|new| &new.declared) {
+        None => (Code::CatalogInUse, all()),
+        Some(Declared::Catalog(is, _)) if is == format => taken(change, *format),
+        Some(Declared::Invalid(is, _)) if is == format => (Code::CatalogInvalid, all()),
+        Some(_) => (Code::CatalogOptOut, all()),
+    };
+    let usage = Usage::parse(old.object.metadata.annotations.get(names::USAGE));
+    let hold = hold(change);
+    let proven = |entry: &EntryName| epoch.as_ref().is_ok_and(|epoch| usage.state(entry, epoch) == State::Idle);
+    let idle = |entry: &EntryName| proven(entry) && !hold.keeps(entry);
+    let entries: BTreeSet<_> = candidates.into_iter().filter(|entry| !idle(entry)).collect();
+    (!entries.is_empty()).then_some(Loss { code, format: *format, entries, usage })
+}
+
+/// The entries that a change within one format removes or replaces; a removal is the graver one.
+fn taken(change: &CatalogChange<'_>, format: Format) -> (Code, BTreeSet<EntryName>) {
+    let mut taken = change.diff.removed.clone();
+    let code = if taken.is_empty() { Code::EntryReplaced } else { Code::EntryInUse };
+    if !change.diff.replaced.is_empty() {
+        let prior = change.old.as_ref().and_then(|old| revision::prior_content(&old.object));
+        let prior = prior.and_then(|content| Catalog::parse(format, &content).ok()).unwrap_or_default();
+        taken.extend(change.diff.replaced.iter().filter(|entry| !restores(change, &prior, entry)).cloned());
+    }
+    (code, taken)
+}
+
+/// Whether a replaced entry goes back to a fingerprint that the prior revision had: a rollback is never MG102.
+fn restores(change: &CatalogChange<'_>, prior: &Catalog, entry: &EntryName) -> bool {
+    let Some(Declared::Catalog(_, new)) = change.new.as_ref().map(|new| &new.declared) else { return false };
+    match (new.fingerprints(entry), prior.fingerprints(entry)) {
+        (Some(new), Some(prior)) => !new.is_disjoint(prior),
+        _ => false,
+    }
+}
+
+/// Denies a loss, unless the whole namespace goes.
+fn judge_loss(change: &CatalogChange<'_>, loss: &Loss, facts: &Facts, epoch: &CurrentEpoch) -> Decision {
+    match facts.terminating.get(&change.key.namespace) {
+        // Denying here would wedge the namespace, and its pods go first anyway.
+        Some(Ok(true)) => return Decision::default(),
+        Some(Ok(false)) => {}
+        Some(Err(unread)) => return message::unverified(&subject(change), unread).into(),
+        None => return message::unverified(&subject(change), &Unread::new("its namespace", "was not read")).into(),
+    }
+    if let (Code::CatalogInvalid, Some(Declared::Invalid(format, error))) =
+        (loss.code, change.new.as_ref().map(|new| &new.declared))
+    {
+        return message::catalog_invalid(change, *format, error).into();
+    }
+    let holders = match &facts.holders {
+        Some(Ok(holders)) => holders,
+        Some(Err(unread)) => return message::unverified(&subject(change), unread).into(),
+        None => return message::unverified(&subject(change), &Unread::new("its holders", "are not known")).into(),
+    };
+    let held: BTreeMap<_, _> = holders.iter().filter(|(_, holders)| !holders.is_empty()).collect();
+    if !held.is_empty() {
+        return message::in_use(change, code_for(change, loss.code, &held), &held).into();
+    }
+    if let Err(unread) = epoch {
+        return message::unverified(&subject(change), unread).into();
+    }
+    settling(change, loss, facts)
+}
+
+/// MG102 rather than MG101 where only replaced entries are held.
+fn code_for(change: &CatalogChange<'_>, code: Code, held: &BTreeMap<&EntryName, &Holders>) -> Code {
+    let replaced_only = held.keys().all(|entry| change.diff.replaced.contains(*entry));
+    if code == Code::EntryInUse && replaced_only { Code::EntryReplaced } else { code }
+}
+
+/// MG103: nobody holds what is taken away, and the proof of it is not complete.
+fn settling(change: &CatalogChange<'_>, loss: &Loss, facts: &Facts) -> Decision {
+    let stuck = || Prospect::Stuck("it is not known whether the controller runs".to_owned());
+    let hold = hold(change);
+    if let Some(kept) = loss.entries.iter().find(|entry| hold.keeps(entry)) {
+        let prospect = Prospect::Stuck(format!("the annotation {} keeps {kept}", names::HOLD));
+        return message::settling(change, &loss.entries, &prospect).into();
+    }
+    let prospect = facts.prospect.clone().unwrap_or_else(stuck);
+    let settle = if change.caller.dry_run { BTreeSet::new() } else { loss.entries.clone() };
+    Decision { settle, ..Decision::from(message::settling(change, &loss.entries, &prospect)) }
+}
+
+/// MG107, MG501: a change that did not pass the mutating webhook lacks what must be kept for a rollback, or
+/// brings a proof that nobody made.
+fn untouched_annotations(change: &CatalogChange<'_>) -> Option<Denial> {
+    let new = change.new.as_ref()?;
+    let owned = revision::owned(change);
+    let differs = |(name, value): &(&str, Option<&str>)| new.object.metadata.annotations.get(name) != *value;
+    let (name, _) = owned.iter().find(differs)?;
+    Some(match name {
+        names::REVISION | names::PRIOR_REVISION => message::revision_not_kept(change, name),
+        _ => message::forged(change, name),
+    })
+}
+
+/// What is allowed and yet worth saying.
+fn warnings(change: &CatalogChange<'_>) -> Vec<String> {
+    let unreadable = |declared: &Declared| match declared {
+        Declared::Invalid(_, error) => Some(error.to_string()),
+        Declared::UnknownFormat(unknown) => Some(unknown.to_string()),
+        Declared::Catalog(..) | Declared::Ordinary | Declared::Unchanged(_) => None,
+    };
+    let old = change.old.as_ref().and_then(|old| unreadable(&old.declared));
+    let new = change.new.as_ref().and_then(|new| unreadable(&new.declared));
+    let name = &change.key.name;
+    match (old, new) {
+        (_, Some(error)) => vec![format!("modelguard cannot guard {name}: {error}")],
+        (Some(error), None) => vec![format!("modelguard could not read {name} before this change: {error}")],
+        (None, None) => Vec::new(),
+    }
+}
+
+// === helpers ===
+
+/// Whether somebody is known to need what would be taken away.
+fn says_in_use(decision: &Decision) -> bool {
+    let code = decision.denial.as_ref().map(|denial| denial.code);
+    matches!(code, Some(Code::EntryInUse | Code::EntryReplaced | Code::CatalogOptOut | Code::CatalogInUse))
+}
+
+fn record(change: &CatalogChange<'_>, facts: &Facts) -> Record {
+    let step = if !change.diff.removed.is_empty() || !change.diff.replaced.is_empty() || change.new.is_none() {
+        Some(Step::Remove)
+    } else {
+        (!change.diff.added.is_empty()).then_some(Step::Add)
+    };
+    let holders = facts.holders.as_ref().and_then(|holders| holders.as_ref().ok());
+    Record {
+        step,
+        removed: change.diff.removed.clone(),
+        replaced: change.diff.replaced.clone(),
+        added: change.diff.added.clone(),
+        holders: holders.into_iter().flat_map(BTreeMap::values).fold(Holders::default(), Holders::merge),
+    }
+}
+
+/// What people keep, by the old object: as with the proof, that is the one that is compared.
+fn hold(change: &CatalogChange<'_>) -> Hold {
+    Hold::parse(change.old.as_ref().and_then(|old| old.object.metadata.annotations.get(names::HOLD)))
+}
+
+fn subject(change: &CatalogChange<'_>) -> String {
+    change.key.name.to_string()
+}

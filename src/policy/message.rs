@@ -1,0 +1,310 @@
+//! The words of every denial.
+//!
+//! A message says, in this order: the code, what is blocked, who holds it (how many, then at most three names),
+//! which of the three steps of a release this is, and what to do next. It is plain text under 1,000 characters;
+//! `causes` carry the same facts for programs.
+
+use super::{Caller, CatalogChange, Cause, Code, Declared, Denial, Prospect, Unread, WorkloadChange};
+use crate::catalog::{Catalog, CatalogError, EntryName, Format, UnknownFormat};
+use crate::holder::{Holders, Workload};
+use crate::names;
+use crate::reference::CatalogKey;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::time::Duration;
+
+/// The longest message, in characters.
+const LONGEST: usize = 999;
+
+/// The most names that are spelled out in a row.
+const NAMES: usize = 3;
+
+/// The most entries of a catalog that are spelled out.
+const ENTRIES: usize = 10;
+
+/// What a proof takes beside Δ: the LIST of every holder, and being noticed.
+const PROOF: Duration = Duration::from_secs(4);
+
+/// When to ask again after a read that failed.
+const RETRY_READ: Duration = Duration::from_secs(2);
+
+// === catalogs ===
+
+/// MG101, MG102, MG105, MG106: `held` names every entry that is taken away, with who needs it.
+pub(super) fn in_use(change: &CatalogChange<'_>, code: Code, held: &BTreeMap<&EntryName, &Holders>) -> Denial {
+    let blocked = match code {
+        Code::CatalogInUse => "deleting it would remove entries in use: ",
+        Code::CatalogOptOut => {
+            "it cannot stop being a model ConfigMap, or change its format, while entries are in use: "
+        }
+        _ => "",
+    };
+    let facts: Vec<_> = held.iter().map(|(entry, holders)| format!("entry {entry} is {}", used_by(holders))).collect();
+    let mut what = facts.first().cloned().unwrap_or_default();
+    if let more @ 1.. = facts.len().saturating_sub(1) {
+        let others = list(held.keys().skip(1), NAMES);
+        what = format!("{what}; so {} {more} more: {others}", if more == 1 { "is" } else { "are" });
+    }
+    let next = match code {
+        Code::EntryReplaced => {
+            "Replacing a version in place takes it from running pods. List the new content under a new version \
+             (step 1), roll out the app (step 2), then remove the old one (step 3)."
+        }
+        _ if held.values().any(|holders| holders.workloads.iter().any(|w| w.unreadable.is_some())) => {
+            "What cannot be read counts as using everything in its namespace: correct it first."
+        }
+        _ => "This is step 3 (remove) of a release; finish step 2 (roll out the app) first.",
+    };
+    let causes = held.iter().zip(&facts).map(|((entry, _), fact)| cause(entry, fact)).collect();
+    denial(code, code.status(), &change.key.name, &format!("{blocked}{what}."), next, causes)
+}
+
+/// MG103: nobody holds `entries`, and the proof is not complete.
+pub(super) fn settling(change: &CatalogChange<'_>, entries: &BTreeSet<EntryName>, prospect: &Prospect) -> Denial {
+    let names = list(entries, NAMES);
+    let (noun, verb) = if entries.len() == 1 { ("entry", "is") } else { ("entries", "are") };
+    let unused = format!("{noun} {names} {verb} used by nobody that modelguard knows of");
+    let (status, what, next, retry_after) = match (prospect, waits(change.caller)) {
+        (Prospect::Stuck(obstacle), _) => {
+            (503, format!("{unused}, but that cannot be proven now: {obstacle}."), STEP_3.to_owned(), None)
+        }
+        (Prospect::Moving(remaining), true) => (
+            Code::EntrySettling.status(),
+            format!("{unused}; the proof takes about {} s more.", remaining.as_secs() + 1),
+            format!("{STEP_3} {}", if change.caller.put { AGAIN } else { WAITS }),
+            Some(retry_after(*remaining, change.caller)),
+        ),
+        (Prospect::Moving(remaining), false) => (
+            403,
+            format!("{unused}; the proof takes about {} s from the first real request.", remaining.as_secs() + 1),
+            format!("{STEP_3} A dry run and the identities of kube-system do not wait for it."),
+            None,
+        ),
+    };
+    let causes = entries.iter().map(|entry| cause(entry, &what)).collect();
+    let mut denial = denial(Code::EntrySettling, status, &change.key.name, &what, &next, causes);
+    denial.retry_after = retry_after;
+    denial
+}
+
+const STEP_3: &str = "This is step 3 (remove) of a release.";
+const WAITS: &str = "kubectl and Helm ask again by themselves until it passes.";
+const AGAIN: &str = "Repeat it then: a replace holds for one revision of the ConfigMap, and the proof makes another.";
+
+/// ⌈(remaining + 10 s) / 8⌉, between 1 and 30: clients make eleven calls, so this outlasts Δ with a margin.
+///
+/// A PUT is asked to wait once and for all. Its second call ends in a conflict, for the proof changed the
+/// ConfigMap; were that before the proof is complete, the user's next attempt would end in a conflict as well.
+fn retry_after(remaining: Duration, caller: Caller) -> Duration {
+    if caller.put {
+        return Duration::from_secs((remaining + PROOF).as_secs() + 1);
+    }
+    let seconds = (remaining + Duration::from_secs(10)).as_millis().div_ceil(8 * 1000);
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(30).clamp(1, 30))
+}
+
+/// Whether this client would wait for a 429: a dry run has nothing to wait for, and a controller must not be held.
+fn waits(caller: Caller) -> bool {
+    !caller.dry_run && !caller.system
+}
+
+/// MG104: the content is not of the format that the label says.
+pub(super) fn catalog_invalid(change: &CatalogChange<'_>, format: Format, error: &CatalogError) -> Denial {
+    let next = format!(
+        "Correct it; the label {} says that it is {format}. Nothing of the ConfigMap was changed.",
+        names::CATALOG_LABEL
+    );
+    let field = if error.key.is_empty() { "data".to_owned() } else { format!("data[{}]", error.key) };
+    let what = format!("its catalog cannot be read: {error}.");
+    let causes = vec![Cause { field, message: error.to_string() }];
+    denial(Code::CatalogInvalid, Code::CatalogInvalid.status(), &change.key.name, &what, &next, causes)
+}
+
+/// MG104: the label says no format.
+pub(super) fn unknown_format(change: &CatalogChange<'_>, unknown: &UnknownFormat) -> Denial {
+    let next = format!("Correct the label {}, or drop it.", names::CATALOG_LABEL);
+    let field = format!("metadata.labels[{}]", names::CATALOG_LABEL);
+    let causes = vec![Cause { field, message: unknown.to_string() }];
+    denial(Code::CatalogInvalid, Code::CatalogInvalid.status(), &change.key.name, &format!("{unknown}."), &next, causes)
+}
+
+/// MG107: the change reached the validating webhook without its prior revision.
+pub(super) fn revision_not_kept(change: &CatalogChange<'_>, annotation: &str) -> Denial {
+    let what = format!(
+        "the annotation {annotation} is not what modelguard's mutating webhook sets, so this change could not be rolled back."
+    );
+    let next = "Repeat it; if that does not help, an admin looks whether the webhook revision.modelguard.dev answers.";
+    let causes = vec![cause(annotation, &what)];
+    denial(Code::RevisionNotKept, Code::RevisionNotKept.status(), &change.key.name, &what, next, causes)
+}
+
+/// MG501: the change brings a proof that modelguard did not write.
+pub(super) fn forged(change: &CatalogChange<'_>, annotation: &str) -> Denial {
+    let what =
+        format!("the annotation {annotation} is owned by modelguard, and its mutating webhook did not restore it.");
+    let next = "Repeat the request; if that does not help, an admin looks whether the webhook revision.modelguard.dev answers.";
+    let causes = vec![cause(annotation, &what)];
+    let mut denial = denial(Code::NotVerified, Code::NotVerified.status(), &change.key.name, &what, next, causes);
+    denial.retry_after = Some(RETRY_READ);
+    denial
+}
+
+// === workloads ===
+
+/// MG201: the catalog does not list the entry.
+pub(super) fn unknown_entry(change: &WorkloadChange, key: &CatalogKey, entry: &EntryName, catalog: &Catalog) -> Denial {
+    let lists = if catalog.names().next().is_none() { "nothing".to_owned() } else { list(catalog.names(), ENTRIES) };
+    let nearest = nearest(entry, catalog).map(|name| format!(" (nearest: {name})")).unwrap_or_default();
+    let what = format!("it references entry {entry}, but model ConfigMap {key} lists {lists}{nearest}.");
+    let next = format!(
+        "This is step 2 (roll out the app) of a release; do step 1 (add the new version to {}) first.",
+        key.name
+    );
+    let causes = vec![cause(format_args!("{key}:{entry}"), &what)];
+    denial(Code::UnknownEntry, Code::UnknownEntry.status(), &subject(change), &what, &next, causes)
+}
+
+/// MG201: nobody can tell what the catalog lists.
+pub(super) fn catalog_unreadable(change: &WorkloadChange, key: &CatalogKey, declared: &Declared) -> Denial {
+    let why = match declared {
+        Declared::Invalid(_, error) => error.to_string(),
+        Declared::UnknownFormat(unknown) => unknown.to_string(),
+        Declared::Catalog(..) | Declared::Ordinary | Declared::Unchanged(_) => "it was not read".to_owned(),
+    };
+    let what = format!("it references model ConfigMap {key}, whose catalog cannot be read: {why}.");
+    let next = format!("Correct {} first.", key.name);
+    let causes = vec![cause(key, &what)];
+    denial(Code::UnknownEntry, Code::UnknownEntry.status(), &subject(change), &what, &next, causes)
+}
+
+/// MG202: there is no such model ConfigMap for this namespace. Of a foreign one nothing more is told.
+pub(super) fn unknown_catalog(change: &WorkloadChange, key: &CatalogKey, exists: bool) -> Denial {
+    let (why, next) = match (key.namespace == change.id.namespace, exists) {
+        (true, true) => (
+            "is not labelled as one".to_owned(),
+            format!("Label it {}=<format>, or correct the annotation {}.", names::CATALOG_LABEL, names::USES),
+        ),
+        (true, false) => (
+            "does not exist".to_owned(),
+            format!("Create it first (step 1 of a release), or correct the annotation {}.", names::USES),
+        ),
+        (false, _) => (
+            format!("is not one that namespace {} may use", change.id.namespace),
+            format!(
+                "It must exist, be labelled {}, and name this namespace in its annotation {}.",
+                names::CATALOG_LABEL,
+                names::SHARED_WITH
+            ),
+        ),
+    };
+    let what = format!("it references model ConfigMap {key}, which {why}.");
+    let causes = vec![cause(key, &what)];
+    denial(Code::UnknownCatalog, Code::UnknownCatalog.status(), &subject(change), &what, &next, causes)
+}
+
+/// MG202: the model ConfigMap, or its namespace, is being deleted.
+pub(super) fn catalog_going(change: &WorkloadChange, key: &CatalogKey) -> Denial {
+    let what = format!("it references model ConfigMap {key}, which is being deleted.");
+    let next = "Wait until it is gone, create it anew (step 1 of a release), then repeat this.";
+    let causes = vec![cause(key, &what)];
+    denial(Code::UnknownCatalog, Code::UnknownCatalog.status(), &subject(change), &what, next, causes)
+}
+
+/// MG204: what it references, or serves, cannot be read.
+pub(super) fn reference_invalid(change: &WorkloadChange, problem: &str) -> Denial {
+    let what = format!("what it references cannot be read: {problem}.");
+    let next = format!("Correct it; {} is a list of [namespace/]configmap:entry.", names::USES);
+    let causes = vec![cause("spec.template", problem)];
+    denial(Code::ReferenceInvalid, Code::ReferenceInvalid.status(), &subject(change), &what, &next, causes)
+}
+
+/// What is asked for about a workload, in words: `Deployment prod/extraction-api`.
+pub(super) fn subject(change: &WorkloadChange) -> String {
+    let id = &change.id;
+    let name = if id.name.is_empty() { "(to be named)" } else { &id.name };
+    format!("{} {}/{name}", id.kind, id.namespace)
+}
+
+// === both ===
+
+/// MG501: a read that the decision needs failed.
+pub fn unverified(subject: &str, unread: &Unread) -> Denial {
+    let what = format!("this cannot be verified now, so it is not allowed: {unread}.");
+    let next = "Repeat it; if that does not help, an admin looks at modelguard's logs.";
+    let causes = vec![cause(&unread.what, &unread.why)];
+    let mut denial = denial(Code::NotVerified, Code::NotVerified.status(), subject, &what, next, causes);
+    denial.retry_after = Some(RETRY_READ);
+    denial
+}
+
+/// The denial to answer with: what the user must correct before what may pass by itself; all their causes.
+pub(super) fn gravest(mut denials: Vec<Denial>) -> Option<Denial> {
+    denials.sort_by_key(|denial| denial.code == Code::NotVerified);
+    let causes = denials.iter_mut().flat_map(|denial| std::mem::take(&mut denial.causes)).collect();
+    let first = denials.into_iter().next()?;
+    Some(Denial { causes, ..first })
+}
+
+// === helpers ===
+
+fn denial(code: Code, status: u16, subject: &str, what: &str, next: &str, mut causes: Vec<Cause>) -> Denial {
+    causes.insert(0, Cause { field: code.id().to_owned(), message: format!("{}: {next}", code.name()) });
+    let message = clip(format!("[{code}] {subject}: {what}\n{next}"));
+    Denial { code, status, message, causes, retry_after: None }
+}
+
+fn cause(field: impl Display, message: &str) -> Cause {
+    Cause { field: field.to_string(), message: message.to_owned() }
+}
+
+/// Who needs an entry: `still used by 3 pods of Deployment prod/api (api-x and 2 more)`.
+fn used_by(holders: &Holders) -> String {
+    let described: Vec<_> = holders.workloads.iter().take(NAMES).map(describe).collect();
+    let mut text = format!("still used by {}", described.join(", "));
+    if let more @ 1.. = holders.workloads_total.saturating_sub(described.len()) {
+        text = format!("{text} and {more} more {}", if more == 1 { "workload" } else { "workloads" });
+    }
+    text
+}
+
+fn describe(workload: &Workload) -> String {
+    let object = format!("{} {}/{}", workload.kind, workload.namespace, workload.name);
+    if let Some(problem) = &workload.unreadable {
+        return format!("{object} (which cannot be read: {problem})");
+    }
+    match workload.pods {
+        0 => format!("the pod template of {object}"),
+        1 if &*workload.kind == "Pod" => object,
+        pods => {
+            let shown: Vec<_> = workload.pod_names.iter().take(1).map(AsRef::as_ref).collect();
+            let noun = if pods == 1 { "pod" } else { "pods" };
+            let more = pods.saturating_sub(shown.len());
+            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+            format!("{pods} {noun} of {object} ({}{more})", shown.join(", "))
+        }
+    }
+}
+
+/// The first `most` of some names, and how many more there are.
+fn list<T: Display>(names: impl IntoIterator<Item = T>, most: usize) -> String {
+    let mut names = names.into_iter();
+    let shown: Vec<_> = names.by_ref().take(most).map(|name| name.to_string()).collect();
+    match names.count() {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+/// The listed entry that was probably meant: at most a third of the letters differ.
+fn nearest<'c>(entry: &EntryName, catalog: &'c Catalog) -> Option<&'c EntryName> {
+    let distance = |name: &EntryName| strsim::damerau_levenshtein(entry.as_str(), name.as_str());
+    let (distance, name) = catalog.names().take(1000).map(|name| (distance(name), name)).min()?;
+    (distance * 3 <= entry.as_str().chars().count()).then_some(name)
+}
+
+fn clip(text: String) -> String {
+    match text.char_indices().nth(LONGEST - 1) {
+        None => text,
+        Some((at, _)) => format!("{}…", &text[..at]),
+    }
+}

@@ -1,0 +1,155 @@
+//! What somebody asks for, parsed: the input of the rule book.
+
+use crate::catalog::{Catalog, CatalogError, Diff, Format, UnknownFormat};
+use crate::holder::ObjectId;
+use crate::names;
+use crate::object::{ConfigMap, Content, Workload};
+use crate::reference::{CatalogKey, Reference, References};
+
+/// A request that the rules judge.
+#[derive(Debug)]
+pub enum Request<'a> {
+    /// A ConfigMap that is, or was, a model ConfigMap.
+    Catalog(Box<CatalogChange<'a>>),
+    /// A ReplicaSet is scaled up from zero: its template must be read before it can be judged.
+    ScaleUp(ObjectId, Caller),
+    /// A pod, or an object with a pod template.
+    Workload(WorkloadChange),
+}
+
+/// Who asks, and whether it is only a rehearsal.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Caller {
+    /// It is modelguard's own identity.
+    pub own: bool,
+    /// It is an identity of `kube-system`, which does not wait for a 429.
+    pub system: bool,
+    /// Nothing will be written, so nothing may be written on its behalf.
+    pub dry_run: bool,
+    /// It is a PUT, which usually holds for one revision only: the proof that it waits for makes another one.
+    pub put: bool,
+}
+
+/// A ConfigMap is created, changed or deleted.
+#[derive(Debug)]
+pub struct CatalogChange<'a> {
+    /// Which one.
+    pub key: CatalogKey,
+    /// As stored; `None` on CREATE.
+    pub old: Option<Version<'a>>,
+    /// As it would be stored; `None` on DELETE.
+    pub new: Option<Version<'a>>,
+    /// What the change does to the entries, where both are catalogs of one format that can be read.
+    pub diff: Diff,
+    /// Who asks.
+    pub caller: Caller,
+}
+
+/// One version of a ConfigMap, with the catalog that it claims to be.
+#[derive(Debug)]
+pub struct Version<'a> {
+    /// The object.
+    pub object: ConfigMap<'a>,
+    /// What the catalog label says.
+    pub declared: Declared,
+}
+
+/// What a ConfigMap is, by its catalog label.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Declared {
+    /// No label: an ordinary ConfigMap.
+    Ordinary,
+    /// A catalog of this format, whose content is equal to the other version's and was not read again.
+    Unchanged(Format),
+    /// A catalog, read.
+    Catalog(Format, Catalog),
+    /// A catalog whose content is not of its format.
+    Invalid(Format, CatalogError),
+    /// The label names no format.
+    UnknownFormat(UnknownFormat),
+}
+
+/// An object that can hold entries is created or changed.
+#[derive(Clone, Debug)]
+pub struct WorkloadChange {
+    /// Which one; the name is empty on a CREATE with `generateName`.
+    pub id: ObjectId,
+    /// What it needs so far; empty on CREATE.
+    pub old: References,
+    /// What it would need.
+    pub new: References,
+    /// Who asks.
+    pub caller: Caller,
+}
+
+// === impl CatalogChange ===
+
+impl<'a> CatalogChange<'a> {
+    /// Reads the catalogs of both versions and compares them.
+    pub fn new(key: CatalogKey, old: Option<ConfigMap<'a>>, new: Option<ConfigMap<'a>>, caller: Caller) -> Self {
+        let unchanged = match (&old, &new) {
+            (Some(old), Some(new)) if format_label(old) == format_label(new) => old.content == new.content,
+            _ => false,
+        };
+        let read = |object: ConfigMap<'a>| Version { declared: Declared::of(&object, unchanged), object };
+        let (old, new) = (old.map(read), new.map(read));
+        let diff = match (old.as_ref().map(|v| &v.declared), new.as_ref().map(|v| &v.declared)) {
+            (Some(Declared::Catalog(was, old)), Some(Declared::Catalog(is, new))) if was == is => old.diff(new),
+            (None | Some(Declared::Ordinary), Some(Declared::Catalog(_, new))) => Catalog::default().diff(new),
+            _ => Diff::default(),
+        };
+        Self { key, old, new, diff, caller }
+    }
+}
+
+// === impl Declared ===
+
+impl Declared {
+    /// The format, where there is one.
+    pub fn format(&self) -> Option<Format> {
+        match self {
+            Self::Catalog(format, _) | Self::Invalid(format, _) | Self::Unchanged(format) => Some(*format),
+            Self::Ordinary | Self::UnknownFormat(_) => None,
+        }
+    }
+
+    /// What an object with this catalog label and content is.
+    pub fn read(label: Option<&str>, content: &Content<'_>) -> Self {
+        match label.map(str::parse) {
+            None => Self::Ordinary,
+            Some(Err(unknown)) => Self::UnknownFormat(unknown),
+            Some(Ok(format)) => match Catalog::parse(format, content) {
+                Ok(catalog) => Self::Catalog(format, catalog),
+                Err(error) => Self::Invalid(format, error),
+            },
+        }
+    }
+
+    /// What `object` is; its content is not read again where it is `unchanged`.
+    fn of(object: &ConfigMap<'_>, unchanged: bool) -> Self {
+        match format_label(object).map(str::parse) {
+            Some(Ok(format)) if unchanged => Self::Unchanged(format),
+            _ => Self::read(format_label(object), &object.content),
+        }
+    }
+}
+
+fn format_label<'o>(object: &'o ConfigMap<'_>) -> Option<&'o str> {
+    object.metadata.labels.get(names::CATALOG_LABEL)
+}
+
+// === impl WorkloadChange ===
+
+impl WorkloadChange {
+    /// Extracts the references of both versions; `old` is `None` on CREATE.
+    pub fn new(id: ObjectId, old: Option<&Workload>, new: &Workload, caller: Caller) -> Self {
+        let kind = id.kind;
+        let references = |object: &Workload| References::of(kind, object);
+        Self { id, old: old.map(references).unwrap_or_default(), new: references(new), caller }
+    }
+
+    /// What the new version needs and the old one does not.
+    pub fn added(&self) -> impl Iterator<Item = &Reference> {
+        self.new.needs.difference(&self.old.needs)
+    }
+}

@@ -1,0 +1,406 @@
+//! The rule book as tables: a change, what is known, and the exact code and status.
+
+use super::*;
+use crate::catalog::EntryName;
+use crate::holder::{Hold, Holders, Workload as HoldingWorkload};
+use crate::names;
+use crate::object::{ConfigMap, HolderKind, Workload};
+use crate::reference::CatalogKey;
+use crate::usage::{Epoch, Usage};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const EPOCH: &str = "e1";
+
+fn epoch() -> CurrentEpoch {
+    Ok(Epoch::new(EPOCH))
+}
+
+fn key() -> CatalogKey {
+    CatalogKey::new("prod", "models")
+}
+
+fn entry(name: &str) -> EntryName {
+    EntryName::new(name).unwrap()
+}
+
+/// A model ConfigMap `prod/models` of format `keys`; the JSON of its annotations and data.
+fn json(label: Option<&str>, annotations: &str, data: &str) -> String {
+    let labels = label.map_or_else(|| "{}".to_owned(), |label| format!(r#"{{"{}":"{label}"}}"#, names::CATALOG_LABEL));
+    format!(
+        r#"{{"metadata":{{"name":"models","namespace":"prod","labels":{labels},"annotations":{annotations}}},"data":{data}}}"#
+    )
+}
+
+fn idle(entries: &str) -> String {
+    let usage = format!(r#"{{"epoch":"{EPOCH}","idle":[{entries}]}}"#);
+    format!(r#"{{"{}":{}}}"#, names::USAGE, serde_json::to_string(&usage).unwrap())
+}
+
+/// What the mutating webhook would make of it, and then the verdict.
+struct Case {
+    old: Option<String>,
+    new: Option<String>,
+    caller: Caller,
+    epoch: CurrentEpoch,
+    holders: Result<Vec<(&'static str, usize)>, Unread>,
+    prospect: Prospect,
+    terminating: bool,
+}
+
+impl Case {
+    fn new(old: Option<String>, new: Option<String>) -> Self {
+        Self {
+            old,
+            new,
+            caller: Caller::default(),
+            epoch: epoch(),
+            holders: Ok(Vec::new()),
+            prospect: Prospect::Moving(Duration::from_secs(60)),
+            terminating: false,
+        }
+    }
+
+    fn held(mut self, held: &[(&'static str, usize)]) -> Self {
+        self.holders = Ok(held.to_vec());
+        self
+    }
+
+    fn decide(&self) -> Decision {
+        let old = self.old.as_deref().map(|json| ConfigMap::parse(json).unwrap());
+        let mut new = self.new.as_deref().map(|json| ConfigMap::parse(json).unwrap());
+        let change = CatalogChange::new(key(), old.clone(), new.clone(), self.caller);
+        for (name, value) in mutate(&change) {
+            let annotations = &mut new.as_mut().unwrap().metadata.annotations.0;
+            match value {
+                Some(value) => annotations.insert(name.into(), value.into()),
+                None => annotations.remove(name),
+            };
+        }
+        self.judge(old, new)
+    }
+
+    fn judge(&self, old: Option<ConfigMap<'_>>, new: Option<ConfigMap<'_>>) -> Decision {
+        let request = Request::Catalog(Box::new(CatalogChange::new(key(), old, new, self.caller)));
+        let needs = needs(&request, &self.epoch);
+        let mut facts = Facts { prospect: Some(self.prospect.clone()), ..Facts::default() };
+        facts.terminating = needs.namespaces.iter().map(|name| (name.clone(), Ok(self.terminating))).collect();
+        facts.holders = needs.holders.map(|of| {
+            self.holders
+                .clone()
+                .map(|held| of.entries.iter().map(|entry| (entry.clone(), holders(entry, &held))).collect())
+        });
+        decide(&request, &facts, &self.epoch)
+    }
+}
+
+fn holders(entry: &EntryName, held: &[(&str, usize)]) -> Holders {
+    let Some((_, pods)) = held.iter().find(|(name, _)| *name == entry.as_str()) else { return Holders::default() };
+    let workload = HoldingWorkload {
+        kind: "Deployment".into(),
+        namespace: "prod".into(),
+        name: "extraction-api".into(),
+        template: true,
+        pods: *pods,
+        pod_names: ["extraction-api-7c9f-x2x4z".into()].into_iter().take(*pods).collect(),
+        unreadable: None,
+    };
+    Holders { workloads: vec![workload], workloads_total: 1, pods_total: *pods }
+}
+
+fn code(decision: &Decision) -> Option<(&'static str, u16)> {
+    decision.denial.as_ref().map(|denial| (denial.code.id(), denial.status))
+}
+
+const NONE: &str = "{}";
+
+#[test]
+fn what_a_change_takes_away_must_be_idle() {
+    let keys = Some("keys");
+    let two = || Some(json(keys, NONE, r#"{"v1":"a","v2":"b"}"#));
+    let idle_v1 = || Some(json(keys, &idle(r#""v1""#), r#"{"v1":"a","v2":"b"}"#));
+    let all_idle = || Some(json(keys, &idle(r#""v1","v2""#), r#"{"v1":"a","v2":"b"}"#));
+    let without_v1 = || Some(json(keys, NONE, r#"{"v2":"b"}"#));
+    let replaced = || Some(json(keys, NONE, r#"{"v1":"other","v2":"b"}"#));
+    let added = || Some(json(keys, NONE, r#"{"v1":"a","v2":"b","v3":"c"}"#));
+    let unlabelled = || Some(json(None, NONE, r#"{"v1":"a","v2":"b"}"#));
+    let other_format = || Some(json(Some("yaml"), NONE, r#"{"models.yaml":"[]"}"#));
+    let broken = || Some(json(Some("yaml"), NONE, r#"{"models.yaml":"a: b"}"#));
+    let yaml = || Some(json(Some("yaml"), NONE, r#"{"models.yaml":"- {name: v1}"}"#));
+    let yaml_idle = || Some(json(Some("yaml"), &idle(r#""v1""#), r#"{"models.yaml":"- {name: v1}"}"#));
+    let toml = || Some(json(Some("toml"), NONE, NONE));
+    let v1: &[(&str, usize)] = &[("v1", 3)];
+    for (what, old, new, held, expected) in [
+        ("nothing changes", two(), two(), v1, None),
+        ("an entry is added", two(), added(), v1, None),
+        ("a held entry is removed", two(), without_v1(), v1, Some(("MG101", 403))),
+        ("an idle entry is removed", idle_v1(), without_v1(), &[], None),
+        ("an idle entry is removed although the index still shows a holder", idle_v1(), without_v1(), v1, None),
+        ("an unproven entry is removed", two(), without_v1(), &[], Some(("MG103", 429))),
+        ("a held entry is replaced", two(), replaced(), v1, Some(("MG102", 403))),
+        ("an idle entry is replaced", idle_v1(), replaced(), &[], None),
+        ("an unproven entry is replaced", two(), replaced(), &[], Some(("MG103", 429))),
+        ("the label is dropped", two(), unlabelled(), v1, Some(("MG105", 403))),
+        ("the label is dropped, unproven", idle_v1(), unlabelled(), &[], Some(("MG103", 429))),
+        ("the label is dropped, all idle", all_idle(), unlabelled(), &[], None),
+        ("the format changes", two(), other_format(), v1, Some(("MG105", 403))),
+        ("the format changes, all idle", all_idle(), other_format(), &[], None),
+        ("the format changes to none that is known", two(), toml(), v1, Some(("MG105", 403))),
+        ("the format changes to none that is known, unproven", two(), toml(), &[], Some(("MG104", 422))),
+        ("the format changes, all idle, and the content is not of it", all_idle(), broken(), &[], Some(("MG104", 422))),
+        ("it is deleted", two(), None, v1, Some(("MG106", 403))),
+        ("it is deleted, unproven", two(), None, &[], Some(("MG103", 429))),
+        ("it is deleted, all idle", all_idle(), None, &[], None),
+        ("it stops parsing", yaml(), broken(), v1, Some(("MG104", 422))),
+        ("it stops parsing, unproven", yaml(), broken(), &[], Some(("MG104", 422))),
+        ("it stops parsing, all idle", yaml_idle(), broken(), &[], None),
+        ("it is created and parses", None, yaml(), &[], None),
+        ("it is created and does not parse", None, broken(), &[], Some(("MG104", 422))),
+        ("a label is put on what does not parse", unlabelled(), broken(), &[], Some(("MG104", 422))),
+        ("it did not parse and is mended", broken(), yaml(), &[], None),
+        ("it did not parse and is deleted", broken(), None, &[], None),
+        ("a label names no format", unlabelled(), toml(), &[], Some(("MG104", 422))),
+    ] {
+        let decision = Case::new(old, new).held(held).decide();
+        assert_eq!(code(&decision), expected, "{what}: {decision:?}");
+    }
+}
+
+#[test]
+fn idle_of_another_epoch_proves_nothing() {
+    let old = json(Some("keys"), &idle(r#""v1""#), r#"{"v1":"a"}"#);
+    let mut case = Case::new(Some(old), Some(json(Some("keys"), NONE, "{}")));
+    case.epoch = Ok(Epoch::new("another"));
+    assert_eq!(code(&case.decide()), Some(("MG103", 429)));
+    case.epoch = Err(Unread::new("the configurations", "not read yet"));
+    assert_eq!(code(&case.decide()), Some(("MG501", 503)));
+}
+
+#[test]
+fn what_is_not_known_keeps_the_guard_closed() {
+    let change = || Case::new(Some(json(Some("keys"), NONE, r#"{"v1":"a"}"#)), Some(json(Some("keys"), NONE, "{}")));
+    let mut unsynced = change();
+    unsynced.holders = Err(Unread::new("the holders", "pods have not been listed"));
+    assert_eq!(code(&unsynced.decide()), Some(("MG501", 503)));
+    let mut stuck = change();
+    stuck.prospect = Prospect::Stuck("no controller is running".to_owned());
+    let decision = stuck.decide();
+    assert_eq!(code(&decision), Some(("MG103", 503)));
+    assert!(decision.denial.unwrap().message.contains("no controller is running"));
+}
+
+#[test]
+fn what_people_hold_is_never_idle() {
+    let held = idle(r#""v1","v2""#).replacen('{', &format!(r#"{{"{}":"v1=mobile clients","#, names::HOLD), 1);
+    let old = || Some(json(Some("keys"), &held, r#"{"v1":"a","v2":"b"}"#));
+    let case = Case::new(old(), Some(json(Some("keys"), NONE, r#"{"v2":"b"}"#)));
+    let decision = case.decide();
+    assert_eq!(code(&decision), Some(("MG103", 503)));
+    assert!(decision.settle.is_empty());
+    assert!(decision.denial.unwrap().message.contains("annotation modelguard.dev/hold keeps v1"));
+    let case = Case::new(old(), Some(json(Some("keys"), NONE, r#"{"v1":"a"}"#)));
+    assert_eq!(code(&case.decide()), None);
+}
+
+#[test]
+fn a_terminating_namespace_is_never_wedged() {
+    let mut case = Case::new(Some(json(Some("keys"), NONE, r#"{"v1":"a"}"#)), None).held(&[("v1", 1)]);
+    case.terminating = true;
+    assert_eq!(code(&case.decide()), None);
+}
+
+#[test]
+fn only_clients_that_wait_are_told_to() {
+    for (caller, expected) in [
+        (Caller::default(), (429, Some(Duration::from_secs(9)))),
+        (Caller { put: true, ..Caller::default() }, (429, Some(Duration::from_secs(65)))),
+        (Caller { dry_run: true, ..Caller::default() }, (403, None)),
+        (Caller { system: true, ..Caller::default() }, (403, None)),
+    ] {
+        let mut case = Case::new(Some(json(Some("keys"), NONE, r#"{"v1":"a"}"#)), None);
+        case.caller = caller;
+        let decision = case.decide();
+        let denial = decision.denial.unwrap();
+        assert_eq!((denial.status, denial.retry_after), expected, "{caller:?}");
+        assert_eq!(decision.settle.is_empty(), caller.dry_run, "a dry run begins nothing");
+    }
+}
+
+#[test]
+fn a_replaced_entry_may_go_back_to_what_it_was() {
+    let first = json(Some("keys"), NONE, r#"{"v1":"a","v2":"b"}"#);
+    let old = ConfigMap::parse(&first).unwrap();
+    let second = json(Some("keys"), NONE, r#"{"v1":"x","v2":"b"}"#);
+    let mut new = ConfigMap::parse(&second).unwrap();
+    for (name, value) in mutate(&CatalogChange::new(key(), Some(old.clone()), Some(new.clone()), Caller::default())) {
+        new.metadata.annotations.0.insert(name.into(), value.unwrap().into());
+    }
+    let case = Case::new(None, None).held(&[("v1", 1)]);
+    let mut back = old.clone();
+    let change = CatalogChange::new(key(), Some(new.clone()), Some(back.clone()), Caller::default());
+    for (name, value) in mutate(&change) {
+        back.metadata.annotations.0.insert(name.into(), value.unwrap().into());
+    }
+    assert_eq!(code(&case.judge(Some(new), Some(back))), None);
+}
+
+#[test]
+fn annotations_that_were_not_set_by_the_mutating_webhook_are_denied() {
+    let old = json(Some("keys"), NONE, r#"{"v1":"a"}"#);
+    let forged = json(Some("keys"), &idle(r#""v1""#), r#"{"v1":"a"}"#);
+    let changed = json(Some("keys"), NONE, r#"{"v1":"a","v2":"b"}"#);
+    for (old, new, expected) in [
+        (Some(&old), &forged, Some(("MG501", 503))),
+        (None, &forged, Some(("MG107", 403))),
+        (Some(&old), &changed, Some(("MG107", 403))),
+        (Some(&old), &old, None),
+    ] {
+        let old = old.map(|json| ConfigMap::parse(json).unwrap());
+        let decision = Case::new(None, None).judge(old, Some(ConfigMap::parse(new).unwrap()));
+        assert_eq!(code(&decision), expected, "{new}");
+    }
+}
+
+#[test]
+fn the_message_names_holders_step_and_what_to_do_next() {
+    let old = json(Some("keys"), NONE, r#"{"v1":"a","v2":"b"}"#);
+    let decision = Case::new(Some(old), Some(json(Some("keys"), NONE, "{}"))).held(&[("v1", 3), ("v2", 0)]).decide();
+    let denial = decision.denial.unwrap();
+    assert_eq!(
+        denial.message,
+        "[MG101] models: entry v1 is still used by 3 pods of Deployment prod/extraction-api \
+         (extraction-api-7c9f-x2x4z and 2 more); so is 1 more: v2.\n\
+         This is step 3 (remove) of a release; finish step 2 (roll out the app) first."
+    );
+    assert_eq!(
+        denial.causes[2].message,
+        "entry v2 is still used by the pod template of Deployment prod/extraction-api"
+    );
+    assert_eq!(decision.facts.step, Some(Step::Remove));
+}
+
+#[test]
+fn no_message_is_longer_than_a_thousand_characters() {
+    let data: Vec<_> = (0..500).map(|n| format!(r#""{n:0200}":"x""#)).collect();
+    let old = json(Some("keys"), NONE, &format!("{{{}}}", data.join(",")));
+    let decision = Case::new(Some(old), None).decide();
+    assert!(decision.denial.unwrap().message.chars().count() < 1000);
+}
+
+// === references ===
+
+fn deployment(uses: &str) -> Workload {
+    let annotations = serde_json::json!({ names::USES: uses });
+    let object = serde_json::json!({
+        "metadata": {"name": "api", "namespace": "prod"},
+        "spec": {"template": {"metadata": {"annotations": annotations}, "spec": {"containers": []}}},
+    });
+    Workload::parse(&object.to_string()).unwrap()
+}
+
+fn stored(annotations: &str, data: &str) -> Stored {
+    let text = json(Some("keys"), annotations, data);
+    let object = ConfigMap::parse(&text).unwrap();
+    Stored {
+        resource_version: "7".to_owned(),
+        deleting: false,
+        declared: Declared::read(object.metadata.labels.get(names::CATALOG_LABEL), &object.content),
+        usage: Usage::parse(object.metadata.annotations.get(names::USAGE)),
+        hold: Hold::default(),
+        shared_with: object.metadata.annotations.get(names::SHARED_WITH).map(str::to_owned),
+    }
+}
+
+fn reference(old: Option<&str>, new: &str, caller: Caller, facts: &Facts) -> Decision {
+    let id = crate::holder::ObjectId { kind: HolderKind::Deployment, namespace: "prod".into(), name: "api".into() };
+    let old = old.map(deployment);
+    let change = WorkloadChange::new(id, old.as_ref(), &deployment(new), caller);
+    decide(&Request::Workload(change), facts, &epoch())
+}
+
+fn known(key: CatalogKey, stored: Option<Stored>) -> Facts {
+    let terminating = BTreeMap::from([(key.namespace.clone(), Ok(false))]);
+    Facts { catalogs: BTreeMap::from([(key, Ok(stored))]), terminating, ..Facts::default() }
+}
+
+#[test]
+fn what_is_referenced_must_be_there() {
+    let there = || known(key(), Some(stored(NONE, r#"{"v1":"a"}"#)));
+    let mut going = stored(NONE, r#"{"v1":"a"}"#);
+    going.deleting = true;
+    let mut ordinary = stored(NONE, r#"{"v1":"a"}"#);
+    ordinary.declared = Declared::Ordinary;
+    let foreign = || CatalogKey::new("other", "models");
+    let shared = format!(r#"{{"{}":"a, prod"}}"#, names::SHARED_WITH);
+    let mut gone = known(foreign(), Some(stored(&shared, r#"{"v1":"a"}"#)));
+    gone.terminating.insert("other".into(), Ok(true));
+    let unread = Facts { catalogs: [(key(), Err(Unread::new("x", "y")))].into(), ..Facts::default() };
+    for (what, old, new, facts, expected) in [
+        ("it is listed", None, "models:v1", there(), None),
+        ("it is not listed", None, "models:v9", there(), Some(("MG201", 403))),
+        ("it is kept", Some("models:v9"), "models:v9", Facts::default(), None),
+        ("it is added beside one that is kept", Some("models:v9"), "models:v9,models:v1", there(), None),
+        ("the ConfigMap does not exist", None, "models:v1", known(key(), None), Some(("MG202", 403))),
+        ("the ConfigMap is not opted in", None, "models:v1", known(key(), Some(ordinary)), Some(("MG202", 403))),
+        ("the ConfigMap is being deleted", None, "models:v1", known(key(), Some(going)), Some(("MG202", 403))),
+        ("it does not parse", None, "models", there(), Some(("MG204", 422))),
+        ("it did not parse before", Some("models"), "models", there(), None),
+        ("the ConfigMap cannot be read", None, "models:v1", unread, Some(("MG501", 503))),
+        ("the ConfigMap was not read", None, "models:v1", Facts::default(), Some(("MG501", 503))),
+        (
+            "another namespace does not share it",
+            None,
+            "other/models:v1",
+            known(foreign(), Some(stored(NONE, r#"{"v1":"a"}"#))),
+            Some(("MG202", 403)),
+        ),
+        (
+            "another namespace shares it",
+            None,
+            "other/models:v1",
+            known(foreign(), Some(stored(&shared, r#"{"v1":"a"}"#))),
+            None,
+        ),
+        ("another namespace is being deleted", None, "other/models:v1", gone, Some(("MG202", 403))),
+    ] {
+        let decision = reference(old, new, Caller::default(), &facts);
+        assert_eq!(code(&decision), expected, "{what}: {decision:?}");
+    }
+}
+
+#[test]
+fn of_a_catalog_that_is_not_shared_nothing_is_told() {
+    let foreign = CatalogKey::new("other", "models");
+    let hidden = known(foreign.clone(), Some(stored(NONE, r#"{"secret-model":"a"}"#)));
+    let missing = known(foreign, None);
+    let message = |facts| reference(None, "other/models:v1", Caller::default(), facts).denial.unwrap().message;
+    assert_eq!(message(&hidden), message(&missing));
+}
+
+#[test]
+fn a_reference_takes_its_entry_back_whatever_the_epoch() {
+    for usage in [idle(r#""v1","v2""#), idle(r#""v1","v2""#).replace(EPOCH, "another")] {
+        let facts = known(key(), Some(stored(&usage, r#"{"v1":"a","v2":"b"}"#)));
+        let decision = reference(None, "models:v1", Caller::default(), &facts);
+        assert!(decision.allowed());
+        let [lift] = &decision.lifts[..] else { panic!("{decision:?}") };
+        assert_eq!((&lift.catalog, &*lift.resource_version), (&key(), "7"));
+        assert!(!lift.usage.marks(&entry("v1")) && lift.usage.marks(&entry("v2")));
+        let rehearsal = Caller { dry_run: true, ..Caller::default() };
+        assert_eq!(reference(None, "models:v1", rehearsal, &facts).lifts, []);
+    }
+    let in_use = known(key(), Some(stored(NONE, r#"{"v1":"a"}"#)));
+    assert_eq!(reference(None, "models:v1", Caller::default(), &in_use).lifts, []);
+}
+
+#[test]
+fn an_unknown_entry_is_answered_with_what_there_is() {
+    let facts = known(key(), Some(stored(NONE, r#"{"extraction-v2":"a","extraction-v3":"b"}"#)));
+    let decision = reference(None, "models:extraction-v4", Caller::default(), &facts);
+    assert_eq!(
+        decision.denial.unwrap().message,
+        "[MG201] Deployment prod/api: it references entry extraction-v4, but model ConfigMap prod/models lists \
+         extraction-v2, extraction-v3 (nearest: extraction-v2).\n\
+         This is step 2 (roll out the app) of a release; do step 1 (add the new version to models) first."
+    );
+}

@@ -1,0 +1,148 @@
+//! P1: requests that add references. MG201, MG202, MG204.
+//!
+//! What a request only keeps needs no check: the holder's own compare-and-swap covers it. Each reference that
+//! it adds must be listed, and its entry goes back to InUse before the request is allowed.
+
+use super::message;
+use super::{Decision, Declared, Denial, Facts, Lift, Needs, Record, Step, Stored, Unread, WorkloadChange};
+use crate::catalog::{EntryName, Format};
+use crate::reference::{CatalogKey, Need, Origin, Reference};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(super) fn needs(change: &WorkloadChange) -> Needs {
+    let catalogs: BTreeSet<_> = change.added().map(|reference| reference.catalog.clone()).collect();
+    let foreign = |key: &&CatalogKey| key.namespace != change.id.namespace;
+    let namespaces = catalogs.iter().filter(foreign).map(|key| key.namespace.clone()).collect();
+    Needs { catalogs, namespaces, holders: None }
+}
+
+pub(super) fn decide(change: &WorkloadChange, facts: &Facts) -> Decision {
+    let mut lifted: BTreeMap<&CatalogKey, (&Stored, BTreeSet<EntryName>)> = BTreeMap::new();
+    let mut denials: Vec<Denial> = reference_invalid(change).into_iter().collect();
+    for reference in change.added() {
+        match admit(change, reference, facts) {
+            Err(denial) => denials.push(*denial),
+            Ok(Some(needed)) => {
+                let entries = &mut lifted.entry(&reference.catalog).or_insert((needed.stored, BTreeSet::new())).1;
+                entries.extend(needed.marked());
+            }
+            Ok(None) => {}
+        }
+    }
+    let record = record(change);
+    if let Some(denial) = message::gravest(denials) {
+        return Decision { facts: record, ..denial.into() };
+    }
+    let lifts = if change.caller.dry_run { Vec::new() } else { lifted.into_iter().filter_map(lift).collect() };
+    Decision { lifts, facts: record, warnings: warnings(change), ..Decision::default() }
+}
+
+/// A reference that counts, and what it needs.
+struct Needed<'f> {
+    stored: &'f Stored,
+    need: Need,
+}
+
+// === the rules ===
+
+/// MG204: what is asked for must be readable; what was unreadable before, and in the same way, is only kept.
+fn reference_invalid(change: &WorkloadChange) -> Option<Denial> {
+    let problem = change.new.unreadable.as_ref()?;
+    (change.old.unreadable.as_ref() != Some(problem)).then(|| message::reference_invalid(change, problem))
+}
+
+/// MG201, MG202: what is referenced must be there. `None` for what turns out to be no reference to a model ConfigMap.
+fn admit<'f>(
+    change: &WorkloadChange,
+    reference: &Reference,
+    facts: &'f Facts,
+) -> Result<Option<Needed<'f>>, Box<Denial>> {
+    let key = &reference.catalog;
+    let stored = read(facts.catalogs.get(key), change, || format!("ConfigMap {key}"))?.as_ref();
+    let format = stored.and_then(|stored| stored.declared.format());
+    if reference.origin == Origin::Implicit && format != Some(Format::Keys) {
+        return Ok(None);
+    }
+    let is_foreign = key.namespace != change.id.namespace;
+    let visible = |stored: &&Stored| {
+        stored.declared != Declared::Ordinary && (!is_foreign || shares(stored, &change.id.namespace))
+    };
+    let Some(stored) = stored.filter(visible) else {
+        return Err(Box::new(message::unknown_catalog(change, key, stored.is_some())));
+    };
+    if stored.deleting || (is_foreign && namespace_goes(change, key, facts)?) {
+        return Err(Box::new(message::catalog_going(change, key)));
+    }
+    let catalog = match &stored.declared {
+        Declared::Catalog(_, catalog) => catalog,
+        other => return Err(Box::new(message::catalog_unreadable(change, key, other))),
+    };
+    match &reference.need {
+        Need::Entry(entry) if !catalog.lists(entry) => {
+            Err(Box::new(message::unknown_entry(change, key, entry, catalog)))
+        }
+        need => Ok(Some(Needed { stored, need: need.clone() })),
+    }
+}
+
+/// Whether the other namespace of a catalog is being deleted; one's own takes no new objects then.
+fn namespace_goes(change: &WorkloadChange, key: &CatalogKey, facts: &Facts) -> Result<bool, Box<Denial>> {
+    read(facts.terminating.get(&key.namespace), change, || format!("namespace {}", key.namespace)).copied()
+}
+
+/// Whether a catalog's `shared-with` names `namespace`, or everybody.
+fn shares(stored: &Stored, namespace: &str) -> bool {
+    let names = stored.shared_with.as_deref().unwrap_or_default().split(',').map(str::trim);
+    names.into_iter().any(|name| name == "*" || name == namespace)
+}
+
+// === helpers ===
+
+impl Needed<'_> {
+    /// The needed entries that are not InUse now.
+    fn marked(&self) -> Vec<EntryName> {
+        match &self.need {
+            Need::All => self.stored.usage.marked().cloned().collect(),
+            Need::Entry(entry) => self.stored.usage.marks(entry).then(|| entry.clone()).into_iter().collect(),
+        }
+    }
+}
+
+fn lift((key, (stored, entries)): (&CatalogKey, (&Stored, BTreeSet<EntryName>))) -> Option<Lift> {
+    (!entries.is_empty()).then(|| Lift {
+        catalog: key.clone(),
+        resource_version: stored.resource_version.clone(),
+        usage: stored.usage.without(&entries),
+    })
+}
+
+fn record(change: &WorkloadChange) -> Record {
+    let entry = |reference: &Reference| match &reference.need {
+        Need::All => None,
+        Need::Entry(entry) => (reference.origin == Origin::Uses).then(|| entry.clone()),
+    };
+    let added: BTreeSet<_> = change.added().filter_map(entry).collect();
+    Record { step: (!added.is_empty()).then_some(Step::RollOut), added, ..Record::default() }
+}
+
+fn warnings(change: &WorkloadChange) -> Vec<String> {
+    let problem = change.new.unreadable.as_ref();
+    problem
+        .map(|problem| format!("modelguard cannot read what {} references: {problem}", change.id.name))
+        .into_iter()
+        .collect()
+}
+
+/// A fact, or the denial that its absence means.
+fn read<'f, T>(
+    fact: Option<&'f Result<T, Unread>>,
+    change: &WorkloadChange,
+    what: impl FnOnce() -> String,
+) -> Result<&'f T, Box<Denial>> {
+    let unread = match fact {
+        Some(Ok(fact)) => return Ok(fact),
+        Some(Err(unread)) => unread.clone(),
+        None => Unread::new(what(), "was not read"),
+    };
+    Err(Box::new(message::unverified(&message::subject(change), &unread)))
+}

@@ -1,0 +1,118 @@
+//! Revisions: the annotations that modelguard owns on a model ConfigMap, as one pure function of a change.
+//!
+//! ```text
+//! CatalogChange { old, new } ──owned()──▶ revision, prior-revision, usage, retained: the value each must have
+//! ```
+//! The mutating webhook sets them so, the validating one checks that they are. Nothing else goes into it (no
+//! clock, no randomness), so a request that is sent again or re-invoked gets identical bytes, and a write that
+//! changes nothing stays a write that changes nothing.
+
+mod codec;
+
+use crate::catalog::Digest;
+use crate::names;
+use crate::object::{ConfigMap, Content, StringMap};
+use crate::policy::{CatalogChange, Declared, Version};
+use crate::usage::Usage;
+use codec::Prior;
+
+/// What all annotations of an object may take together, keys and values, in bytes: `TotalAnnotationSizeLimitB`
+/// in apimachinery's `validation/objectmeta.go`.
+const ANNOTATIONS_LIMIT: usize = 256 * 1024;
+
+/// The value that each annotation in [`names::OWNED`] must have after a change; `None` where it must be absent.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Owned {
+    /// `modelguard.dev/revision`
+    pub revision: Option<String>,
+    /// `modelguard.dev/prior-revision`
+    pub prior_revision: Option<String>,
+    /// `modelguard.dev/usage`
+    pub usage: Option<String>,
+    /// `modelguard.dev/retained`
+    pub retained: Option<String>,
+}
+
+/// What the annotations that modelguard owns must be once `change` is made; all absent after a DELETE.
+pub fn owned(change: &CatalogChange<'_>) -> Owned {
+    let Some(new) = change.new.as_ref().filter(|new| new.declared != Declared::Ordinary) else {
+        return Owned::default();
+    };
+    let Some(old) = change.old.as_ref().filter(|old| old.declared != Declared::Ordinary) else {
+        return Owned { revision: Some("1".to_owned()), ..Owned::default() };
+    };
+    let (revision, prior_revision) = revisions(&old.object, &new.object);
+    let same_format = label(old) == label(new);
+    let unchanged = old.object.content == new.object.content;
+    let usage = match same_format {
+        true if change.caller.own && unchanged => annotation(new, names::USAGE),
+        true => usage(old, new),
+        false => None,
+    };
+    let retained = annotation(old, names::RETAINED).filter(|_| same_format);
+    Owned { revision, prior_revision, usage, retained }
+}
+
+/// The content before the last change, if the annotation keeps it and it is undamaged.
+pub fn prior_content(object: &ConfigMap<'_>) -> Option<Content<'static>> {
+    Prior::decode(object.metadata.annotations.get(names::PRIOR_REVISION)?).ok().map(|prior| prior.content)
+}
+
+/// A SHA-256 over all that a revision keeps.
+pub fn digest(content: &Content<'_>) -> Digest {
+    let immutable = format!("{:?}", content.immutable);
+    let counts = format!("{} {} {immutable}", content.data.iter().len(), content.binary_data.iter().len());
+    let pairs = content.data.iter().chain(content.binary_data.iter());
+    let texts = std::iter::once(counts.as_str()).chain(pairs.flat_map(|(key, value)| [key, value]));
+    Digest::of_parts(texts.map(str::as_bytes))
+}
+
+impl Owned {
+    /// Names and values, in the order of [`names::OWNED`].
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, Option<&str>)> {
+        names::OWNED.into_iter().zip([
+            self.revision.as_deref(),
+            self.prior_revision.as_deref(),
+            self.usage.as_deref(),
+            self.retained.as_deref(),
+        ])
+    }
+}
+
+/// `revision` and `prior-revision` where both versions are opted in.
+fn revisions(old: &ConfigMap<'_>, new: &ConfigMap<'_>) -> (Option<String>, Option<String>) {
+    let stored = |name| old.metadata.annotations.get(name).map(str::to_owned);
+    if old.content == new.content {
+        return (stored(names::REVISION), stored(names::PRIOR_REVISION));
+    }
+    // A ConfigMap that was there before modelguard, or whose number was damaged, is at its first revision.
+    let number = old.metadata.annotations.get(names::REVISION).and_then(|text| text.parse::<u64>().ok()).unwrap_or(1);
+    let prior = Prior::of(old, number).encode();
+    let room = ANNOTATIONS_LIMIT.saturating_sub(others(&new.metadata.annotations));
+    (Some(number.saturating_add(1).to_string()), prior.filter(|text| text.len() <= room))
+}
+
+/// What the annotations that are not ours take, with allowance for the small ones that are.
+fn others(annotations: &StringMap<'_>) -> usize {
+    const KEYS_AND_SMALL_VALUES: usize = 40 * 1024;
+    let others = annotations.iter().filter(|(name, _)| !names::OWNED.contains(name));
+    others.map(|(name, value)| name.len() + value.len()).sum::<usize>() + KEYS_AND_SMALL_VALUES
+}
+
+/// The stored usage, less the entries that this change removes: added again, they are InUse.
+fn usage(old: &Version<'_>, new: &Version<'_>) -> Option<String> {
+    let usage = Usage::parse(old.object.metadata.annotations.get(names::USAGE));
+    match &new.declared {
+        Declared::Catalog(_, catalog) => usage.retaining(|entry| catalog.lists(entry)).render(),
+        Declared::Unchanged(_) => usage.render(),
+        Declared::Invalid(..) | Declared::Ordinary | Declared::UnknownFormat(_) => None,
+    }
+}
+
+fn label<'v>(version: &'v Version<'_>) -> Option<&'v str> {
+    version.object.metadata.labels.get(names::CATALOG_LABEL)
+}
+
+fn annotation(version: &Version<'_>, name: &str) -> Option<String> {
+    version.object.metadata.annotations.get(name).map(str::to_owned)
+}
