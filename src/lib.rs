@@ -36,6 +36,7 @@
 
 pub mod catalog;
 pub mod holder;
+pub mod index;
 pub mod names;
 pub mod object;
 pub mod policy;

@@ -1,0 +1,147 @@
+//! Facts: what the index keeps of an object, and all that it ever sees of one.
+
+use crate::catalog::{Catalog, EntryName, Format};
+use crate::holder::ObjectId;
+use crate::names;
+use crate::object::{ConfigMap, HolderKind, Owner, Workload};
+use crate::reference::{CatalogKey, References};
+use crate::usage::Usage;
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
+/// What one object of a holder kind needs, and what that hangs on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Facts {
+    /// Which object.
+    pub id: ObjectId,
+    /// Its controller.
+    pub owner: Option<Owner>,
+    /// What it needs, or why that cannot be read.
+    pub references: References,
+    /// Of a StatefulSet: the ControllerRevision that missing pods may still be made from.
+    pub pending_revision: Option<Box<str>>,
+}
+
+/// What is kept of a model ConfigMap.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CatalogFacts {
+    /// Its UID: a ConfigMap that was deleted and made again is another one.
+    pub uid: Box<str>,
+    /// The revision that a write is conditional on.
+    pub resource_version: Box<str>,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// What it lists; an error if its label names no format, or its content is not of it.
+    pub listing: Result<Listing, Box<str>>,
+    /// Its usage annotation.
+    pub usage: Usage,
+    /// Its hold annotation, as people wrote it.
+    pub hold: Option<Box<str>>,
+}
+
+/// The entries of a catalog, without their content.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Listing {
+    /// How the ConfigMap is read.
+    pub format: Format,
+    /// The names that it lists.
+    pub entries: BTreeSet<EntryName>,
+}
+
+// === impl Facts ===
+
+impl Facts {
+    /// Extracts them; the object is not needed afterwards.
+    pub fn of(kind: HolderKind, workload: &Workload) -> Self {
+        let metadata = &workload.metadata;
+        let pending = workload.pending_revision().filter(|_| kind == HolderKind::StatefulSet);
+        Self {
+            id: ObjectId { kind, namespace: metadata.namespace.as_str().into(), name: metadata.name.as_str().into() },
+            owner: workload.controller().cloned(),
+            references: References::of(kind, workload),
+            pending_revision: pending.map(Into::into),
+        }
+    }
+
+    /// An object of which no more than its name is known: it holds all of its namespace.
+    pub fn unreadable(id: ObjectId, reason: &str) -> Self {
+        Self { id, owner: None, references: References::unreadable(reason), pending_revision: None }
+    }
+
+    /// As [`Facts::unreadable`], of an object in which some `modelguard.dev/uses` was found nevertheless.
+    pub(super) fn salvage(id: ObjectId, reason: &str, uses: &str) -> Self {
+        let references = References::salvage(reason, &id.namespace, uses);
+        Self { references, ..Self::unreadable(id, reason) }
+    }
+
+    /// Whether a proof about `catalogs` must take the object into account, by itself or as one end of the link
+    /// between a StatefulSet and its ControllerRevision.
+    pub fn touches(&self, catalogs: &BTreeSet<CatalogKey>) -> bool {
+        self.references.unreadable.is_some()
+            || self.pending_revision.is_some()
+            || self.id.kind == HolderKind::ControllerRevision
+            || self.references.needs.iter().any(|reference| catalogs.contains(&reference.catalog))
+    }
+
+    /// Whether the index must keep them: an object that needs nothing matters only as a link.
+    pub(super) fn matter(&self) -> bool {
+        match self.id.kind {
+            HolderKind::ControllerRevision => {
+                self.owner.as_ref().is_some_and(|owner| *owner.kind == *HolderKind::StatefulSet.kind())
+            }
+            HolderKind::Pod => !self.references.is_empty(),
+            HolderKind::CronJob
+            | HolderKind::DaemonSet
+            | HolderKind::Deployment
+            | HolderKind::Job
+            | HolderKind::ReplicaSet
+            | HolderKind::ReplicationController
+            | HolderKind::StatefulSet => {
+                !self.references.is_empty() || self.owner.is_some() || self.pending_revision.is_some()
+            }
+        }
+    }
+}
+
+// === impl CatalogFacts ===
+
+impl CatalogFacts {
+    /// Extracts them from a ConfigMap that carries the catalog label.
+    pub fn of(config_map: &ConfigMap<'_>) -> Self {
+        let metadata = &config_map.metadata;
+        Self {
+            uid: metadata.uid.as_ref().into(),
+            resource_version: metadata.resource_version.as_ref().into(),
+            deleting: metadata.deletion_timestamp.is_some(),
+            listing: Listing::of(config_map),
+            usage: Usage::parse(metadata.annotations.get(names::USAGE)),
+            hold: metadata.annotations.get(names::HOLD).map(Into::into),
+        }
+    }
+
+    /// A ConfigMap that does not decode: nothing is known but that, so every entry is InUse.
+    pub fn unreadable(resource_version: &str, reason: &str) -> Self {
+        Self {
+            uid: "".into(),
+            resource_version: resource_version.into(),
+            deleting: false,
+            listing: Err(reason.into()),
+            usage: Usage::default(),
+            hold: None,
+        }
+    }
+}
+
+// === impl Listing ===
+
+impl Listing {
+    fn of(config_map: &ConfigMap<'_>) -> Result<Self, Box<str>> {
+        let label = config_map.metadata.labels.get(names::CATALOG_LABEL);
+        let format = Format::from_str(label.unwrap_or_default()).map_err(|it| it.to_string())?;
+        let catalog = Catalog::parse(format, &config_map.content).map_err(|error| error.to_string())?;
+        Ok(Self { format, entries: catalog.names().cloned().collect() })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! A live look at every holder: the index that a proof rests on, built from LISTs and thrown away.
+
+use super::resource::{Guarded, Listed, Nameless, Namespaces, Read, Seen};
+use super::{Index, Source};
+use crate::object::{HolderKind, Workload};
+use crate::reference::CatalogKey;
+use kube::api::{Api, ListParams};
+use kube::core::ObjectList;
+use kube::{Client, Error};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use thiserror::Error;
+
+/// Objects in a page, as in client-go: the most that the API server decodes, and we hold, at once.
+const PAGE: u32 = 500;
+
+/// How long one page may take: half of what the API server gives a request before it gives up itself.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often a list is begun. etcd keeps a revision for five minutes, and a list that takes longer than that
+/// will hardly be faster the third time.
+const ATTEMPTS: usize = 3;
+
+/// Owners before what they make.
+///
+/// What controllers make from a template is exempt from admission (P1), and so is not seen by it: between two
+/// LISTs a Deployment may make a ReplicaSet, that a Pod, and be changed by its user. Looked at in this order, a
+/// reference that moves down is met further down; the other way round it would slip through.
+const TOP_DOWN: [HolderKind; 9] = [
+    HolderKind::CronJob,
+    HolderKind::Deployment,
+    HolderKind::StatefulSet,
+    HolderKind::DaemonSet,
+    HolderKind::ReplicationController,
+    HolderKind::ControllerRevision,
+    HolderKind::Job,
+    HolderKind::ReplicaSet,
+    HolderKind::Pod,
+];
+
+/// Why it is not known who holds what.
+#[derive(Debug, Error)]
+pub enum LiveError {
+    /// The list ran out of time at each attempt: its first page was compacted before its last one was read.
+    #[error("list {0}: the list expired before its last page was read")]
+    Expired(Source),
+    /// An object has no name.
+    #[error("list {0}: an object has no name that can be read")]
+    Nameless(Source),
+    /// The API server did not answer in time.
+    #[error("list {0}: no answer within {1:?}")]
+    Timeout(Source, Duration),
+    /// The request failed.
+    #[error("list {of}: {source}")]
+    Unlisted {
+        /// What was listed.
+        of: Source,
+        /// Why it failed.
+        #[source]
+        source: Box<Error>,
+    },
+}
+
+/// Lists every kind of holder, and the guarded namespaces, as they are now.
+///
+/// Each list is read with a quorum: no resourceVersion on the first page, and those that follow are of the same
+/// revision. The index that comes of it answers for `catalogs` only, and has no catalogs in it.
+///
+/// # Errors
+/// [`LiveError`] if any list is not read to its end; an object that cannot be decoded is none, it holds.
+pub async fn live(client: &Client, catalogs: &BTreeSet<CatalogKey>) -> Result<Index, LiveError> {
+    let mut index = Index::new();
+    for kind in TOP_DOWN {
+        list::<Workload>(client, kind, &mut index, catalogs).await?;
+    }
+    list::<Guarded>(client, Namespaces, &mut index, catalogs).await?;
+    Ok(index)
+}
+
+async fn list<T: Read>(
+    client: &Client,
+    kind: T::Kind,
+    index: &mut Index,
+    catalogs: &BTreeSet<CatalogKey>,
+) -> Result<(), LiveError> {
+    let of = kind.into();
+    let api = Api::<Listed<T>>::all_with(client.clone(), &kind);
+    for _ in 0..ATTEMPTS {
+        index.restart(of);
+        match list_once(&api, kind, index, catalogs).await {
+            Ok(()) => {
+                index.complete(of);
+                return Ok(());
+            }
+            // A continue token that the server offers with a 410 would go on at another revision.
+            Err(LiveError::Unlisted { source, .. }) if is_gone(&source) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(LiveError::Expired(of))
+}
+
+async fn list_once<T: Read>(
+    api: &Api<Listed<T>>,
+    kind: T::Kind,
+    index: &mut Index,
+    catalogs: &BTreeSet<CatalogKey>,
+) -> Result<(), LiveError> {
+    let of: Source = kind.into();
+    let mut params = ListParams { label_selector: of.selector(), limit: Some(PAGE), ..ListParams::default() };
+    loop {
+        let page = page(api, of, &params).await?;
+        for object in page.items {
+            let seen = object.seen(kind).map_err(|Nameless| LiveError::Nameless(of))?;
+            if touches(&seen, catalogs) {
+                seen.enter(index);
+            }
+        }
+        params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+        if params.continue_token.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+async fn page<T: Read>(
+    api: &Api<Listed<T>>,
+    of: Source,
+    params: &ListParams,
+) -> Result<ObjectList<Listed<T>>, LiveError> {
+    tokio::time::timeout(PATIENCE, api.list(params))
+        .await
+        .map_err(|_| LiveError::Timeout(of, PATIENCE))?
+        .map_err(|error| LiveError::Unlisted { of, source: Box::new(error) })
+}
+
+fn touches(seen: &Seen, catalogs: &BTreeSet<CatalogKey>) -> bool {
+    match seen {
+        Seen::Holder(facts) => facts.touches(catalogs),
+        Seen::Catalog(..) | Seen::Namespace { .. } => true,
+    }
+}
+
+fn is_gone(error: &Error) -> bool {
+    matches!(error, Error::Api(status) if status.code == 410)
+}
+
+#[cfg(test)]
+mod tests;

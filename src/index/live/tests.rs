@@ -1,0 +1,223 @@
+use super::super::tests::fake::{self, Asked};
+use super::*;
+use crate::catalog::{EntryName, Format};
+use axum::body::Body;
+use axum::http::Response;
+use serde_json::{Value, json};
+
+fn models() -> CatalogKey {
+    CatalogKey::new("prod", "models")
+}
+
+fn catalogs() -> BTreeSet<CatalogKey> {
+    BTreeSet::from([models()])
+}
+
+fn holds(index: &Index, entry: &str) -> bool {
+    index.is_held(&models(), Format::Yaml, &EntryName::new(entry).unwrap())
+}
+
+fn pod(name: &str, uses: &str) -> Value {
+    let annotations = json!({"modelguard.dev/uses": uses});
+    json!({
+        "metadata": {"name": name, "namespace": "prod", "resourceVersion": "7", "annotations": annotations},
+        "spec": {"containers": []},
+    })
+}
+
+/// Answers with no objects but the guarded namespace `prod`.
+fn nothing(asked: &Asked) -> Response<Body> {
+    match asked.path.as_str() {
+        "/api/v1/namespaces" => fake::list(&[json!({"metadata": {"name": "prod"}})]),
+        _ => fake::list(&[]),
+    }
+}
+
+#[test]
+fn every_kind_is_listed_once() {
+    assert_eq!(BTreeSet::from(TOP_DOWN), BTreeSet::from(HolderKind::ALL));
+}
+
+#[test]
+fn owners_are_listed_before_what_they_make() {
+    let at = |kind| TOP_DOWN.iter().position(|it| *it == kind);
+    for (owner, made) in [
+        (HolderKind::CronJob, HolderKind::Job),
+        (HolderKind::Deployment, HolderKind::ReplicaSet),
+        (HolderKind::StatefulSet, HolderKind::ControllerRevision),
+    ] {
+        assert!(at(owner) < at(made), "{owner} before {made}");
+    }
+    assert_eq!(TOP_DOWN.last(), Some(&HolderKind::Pod));
+}
+
+#[tokio::test]
+async fn nothing_is_held_where_there_is_nothing() {
+    let (client, asking) = fake::client(nothing);
+    let index = live(&client, &catalogs()).await.unwrap();
+    assert!(index.synced());
+    assert!(!holds(&index, "v1"));
+    assert_eq!(asking.of("").len(), HolderKind::ALL.len() + 1);
+}
+
+#[tokio::test]
+async fn lists_are_quorum_reads_in_pages() {
+    let (client, asking) = fake::client(|asked| match asked.path.as_str() {
+        "/api/v1/pods" => match asked.parameter("continue") {
+            None => fake::page(&[pod("a", "models:v1")], "more"),
+            Some("more") => fake::list(&[pod("b", "models:v2")]),
+            Some(other) => panic!("unknown token {other}"),
+        },
+        _ => nothing(asked),
+    });
+    let index = live(&client, &catalogs()).await.unwrap();
+    assert!(holds(&index, "v1"));
+    assert!(holds(&index, "v2"));
+    for asked in asking.of("") {
+        assert_eq!(asked.parameter("limit"), Some("500"), "{asked:?}");
+        assert_eq!(asked.parameter("resourceVersion"), None, "{asked:?}");
+        assert!(!asked.is_watch());
+    }
+}
+
+#[tokio::test]
+async fn only_guarded_namespaces_count() {
+    let (client, asking) = fake::client(|asked| match asked.path.as_str() {
+        "/api/v1/pods" => fake::list(&[pod("a", "models:v1")]),
+        _ => fake::list(&[]),
+    });
+    let index = live(&client, &catalogs()).await.unwrap();
+    assert!(!holds(&index, "v1"));
+    let selector = asking.of("/namespaces")[0].parameter("labelSelector").map(str::to_owned);
+    assert_eq!(selector.as_deref(), Some("modelguard.dev%2Fguard%3Denabled"));
+}
+
+#[tokio::test]
+async fn a_list_that_expired_is_begun_again_and_never_continued() {
+    let first = std::sync::atomic::AtomicBool::new(true);
+    let (client, asking) = fake::client(move |asked| match asked.path.as_str() {
+        "/api/v1/pods" => match asked.parameter("continue") {
+            None if first.swap(false, std::sync::atomic::Ordering::Relaxed) => {
+                fake::page(&[pod("gone", "models:v1")], "more")
+            }
+            None => fake::list(&[pod("b", "models:v2")]),
+            Some(_) => fake::failure(410, "Expired"),
+        },
+        _ => nothing(asked),
+    });
+    let index = live(&client, &catalogs()).await.unwrap();
+    assert!(!holds(&index, "v1"), "seen only in the list that expired");
+    assert!(holds(&index, "v2"));
+    assert_eq!(asking.of("/pods").len(), 3);
+}
+
+#[tokio::test]
+async fn a_list_that_expires_each_time_is_an_error() {
+    let (client, asking) = fake::client(|asked| match asked.path.as_str() {
+        "/apis/apps/v1/deployments" => fake::failure(410, "Expired"),
+        _ => nothing(asked),
+    });
+    let error = live(&client, &catalogs()).await.unwrap_err();
+    assert!(matches!(error, LiveError::Expired(_)), "{error}");
+    assert_eq!(asking.of("/deployments").len(), ATTEMPTS);
+}
+
+#[tokio::test]
+async fn a_kind_that_cannot_be_listed_is_an_error_that_names_it() {
+    for kind in HolderKind::ALL {
+        let (client, _) = fake::client(move |asked| {
+            if asked.path.ends_with(kind.plural()) {
+                return fake::failure(403, "Forbidden");
+            }
+            nothing(asked)
+        });
+        let error = live(&client, &catalogs()).await.unwrap_err();
+        assert!(matches!(error, LiveError::Unlisted { .. }), "{error}");
+        assert!(error.to_string().contains(kind.plural()), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn namespaces_that_cannot_be_listed_are_an_error() {
+    let (client, _) = fake::client(|asked| match asked.path.as_str() {
+        "/api/v1/namespaces" => fake::failure(503, "ServiceUnavailable"),
+        _ => nothing(asked),
+    });
+    assert!(live(&client, &catalogs()).await.is_err());
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_decoded_holds_everything() {
+    let (client, _) = fake::client(|asked| match asked.path.as_str() {
+        "/api/v1/pods" => {
+            fake::list(&[json!({"metadata": {"name": "a", "namespace": "prod"}, "spec": {"containers": 5}})])
+        }
+        _ => nothing(asked),
+    });
+    let index = live(&client, &catalogs()).await.unwrap();
+    assert!(holds(&index, "v1"));
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_decoded_holds_what_it_names_elsewhere() {
+    let (client, _) = fake::client(|asked| match asked.path.as_str() {
+        "/apis/apps/v1/deployments" => {
+            let annotations = json!({"modelguard.dev/uses": "prod/models:v1"});
+            let template = json!({"metadata": {"annotations": annotations}, "spec": 5});
+            let metadata = json!({"name": "web", "namespace": "apps"});
+            fake::list(&[json!({"metadata": metadata, "spec": {"template": template}})])
+        }
+        "/api/v1/namespaces" => fake::list(&[json!({"metadata": {"name": "apps"}})]),
+        _ => nothing(asked),
+    });
+    let index = live(&client, &catalogs()).await.unwrap();
+    assert!(holds(&index, "v1"));
+    assert!(holds(&index, "v2"), "what else it needs cannot be read");
+}
+
+#[tokio::test]
+async fn an_object_without_a_name_is_an_error() {
+    let (client, _) = fake::client(|asked| match asked.path.as_str() {
+        "/api/v1/pods" => fake::list(&[json!({"metadata": {"namespace": "prod"}})]),
+        _ => nothing(asked),
+    });
+    let error = live(&client, &catalogs()).await.unwrap_err();
+    assert!(matches!(error, LiveError::Nameless(_)), "{error}");
+}
+
+#[tokio::test]
+async fn what_touches_no_catalog_in_question_is_not_kept() {
+    let (client, _) = fake::client(|asked| match asked.path.as_str() {
+        "/api/v1/pods" => fake::list(&[pod("a", "models:v1"), pod("b", "others:v1")]),
+        _ => nothing(asked),
+    });
+    let index = live(&client, &catalogs()).await.unwrap();
+    assert_eq!(index.count(HolderKind::Pod), 1);
+}
+
+#[tokio::test]
+async fn a_stateful_set_is_followed_to_the_revision_it_comes_from() {
+    let (client, _) = fake::client(|asked| {
+        let template = |uses: &str| {
+            let annotations = json!({"modelguard.dev/uses": uses});
+            json!({"metadata": {"annotations": annotations}, "spec": {"containers": []}})
+        };
+        match asked.path.as_str() {
+            "/apis/apps/v1/statefulsets" => fake::list(&[json!({
+                "metadata": {"name": "db", "namespace": "prod"},
+                "spec": {"template": template("others:v1")},
+                "status": {"currentRevision": "db-1", "updateRevision": "db-2"},
+            })]),
+            "/apis/apps/v1/controllerrevisions" => fake::list(&[json!({
+                "metadata": {"name": "db-1", "namespace": "prod", "ownerReferences": [
+                    {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db", "uid": "u", "controller": true},
+                ]},
+                "data": {"spec": {"template": template("models:v1")}},
+            })]),
+            _ => nothing(asked),
+        }
+    });
+    let index = live(&client, &catalogs()).await.unwrap();
+    assert!(holds(&index, "v1"));
+    assert!(!holds(&index, "v2"));
+}

@@ -1,0 +1,356 @@
+//! One namespace of the index: its objects, and what they need.
+//!
+//! Nothing here knows whether the namespace is guarded; every question is asked of one reference set at a time.
+
+use super::facts::Facts;
+use super::needs::Needs;
+use super::table::{Id, Table};
+use super::tally::Tally;
+use crate::object::{HolderKind, Owner};
+use crate::reference::References;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// A reference set of one namespace.
+pub(super) type SetId = Id<References>;
+
+/// What pods of one row have in common.
+type Group = (SetId, Option<Id<Owner>>);
+
+/// Owners of owners are followed no further than this: ReplicaSet, Deployment, and what an operator puts on top.
+const DEEPEST: usize = 8;
+
+/// Tables that shrank below a quarter of this many rows or less are left as they are.
+const SMALL: usize = 64;
+
+/// What is known of one namespace.
+#[derive(Debug)]
+pub(super) struct Namespace {
+    name: Arc<str>,
+    objects: BTreeMap<HolderKind, HashMap<Arc<str>, Object>>,
+    owners: Table<Owner>,
+    sets: Table<References>,
+    /// The sets that could not be read in full.
+    unreadable: BTreeSet<SetId>,
+    /// The names of the pods that have one owner and one set in common.
+    pods: BTreeMap<Group, BTreeSet<Arc<str>>>,
+    /// The objects of the other kinds, by set.
+    templates: BTreeMap<SetId, BTreeSet<(HolderKind, Arc<str>)>>,
+    /// StatefulSets that may still make pods from a ControllerRevision, and which.
+    pending: BTreeMap<Arc<str>, Box<str>>,
+}
+
+/// One row: twelve bytes, for there may be a million of them.
+#[derive(Clone, Copy, Debug)]
+struct Object {
+    owner: Option<Id<Owner>>,
+    /// `None` if it needs nothing and is only a link to its owner.
+    set: Option<SetId>,
+    /// The list in which it was last seen.
+    seen: u32,
+}
+
+// === impl Namespace ===
+
+impl Namespace {
+    pub(super) fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            objects: BTreeMap::new(),
+            owners: Table::default(),
+            sets: Table::default(),
+            unreadable: BTreeSet::new(),
+            pods: BTreeMap::new(),
+            templates: BTreeMap::new(),
+            pending: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in what an object is now; says whether what is needed may have changed.
+    pub(super) fn apply(&mut self, facts: Facts, seen: u32, needs: &mut Needs) -> bool {
+        let kind = facts.id.kind;
+        if !facts.matter() {
+            return self.delete(kind, &facts.id.name, needs);
+        }
+        if self.is_known(&facts) {
+            if let Some(object) = self.object_mut(kind, &facts.id.name) {
+                object.seen = seen;
+            }
+            return false;
+        }
+        let had_needs = self.delete(kind, &facts.id.name, needs);
+        self.insert(facts, seen, needs) || had_needs
+    }
+
+    /// Forgets an object; says whether it needed anything.
+    pub(super) fn delete(&mut self, kind: HolderKind, name: &str, needs: &mut Needs) -> bool {
+        let Some(objects) = self.objects.get_mut(&kind) else {
+            return false;
+        };
+        let Some((name, object)) = objects.remove_entry(name) else {
+            return false;
+        };
+        if objects.is_empty() {
+            self.objects.remove(&kind);
+        } else if objects.capacity() > SMALL && objects.len() < objects.capacity() / 4 {
+            objects.shrink_to(objects.len() * 2);
+        }
+        self.unlink(kind, &name, object, needs)
+    }
+
+    /// Forgets the objects of `kind` that were not seen in the list of that number; says whether one of them
+    /// needed anything.
+    pub(super) fn sweep(&mut self, kind: HolderKind, seen: u32, needs: &mut Needs) -> bool {
+        let unseen: Vec<_> = self
+            .objects
+            .get(&kind)
+            .into_iter()
+            .flatten()
+            .filter(|(_, object)| object.seen != seen)
+            .map(|(name, _)| Arc::clone(name))
+            .collect();
+        let mut changed = false;
+        for name in &unseen {
+            changed |= self.delete(kind, name, needs);
+        }
+        changed
+    }
+
+    /// Whether nothing is known of it.
+    pub(super) fn is_empty(&self) -> bool {
+        let empty = self.objects.is_empty();
+        debug_assert!(!empty || self.tables_are_empty());
+        empty
+    }
+
+    /// How many objects of `kind` are kept.
+    pub(super) fn count(&self, kind: HolderKind) -> usize {
+        self.objects.get(&kind).map_or(0, HashMap::len)
+    }
+
+    /// The sets that could not be read in full.
+    pub(super) fn unreadable(&self) -> impl Iterator<Item = SetId> {
+        self.unreadable.iter().copied()
+    }
+
+    /// Whether an object that counts has the references of `set`.
+    pub(super) fn is_held(&self, set: SetId) -> bool {
+        self.pod_groups(set).next().is_some() || self.templates_of(set).next().is_some()
+    }
+
+    /// The StatefulSets whose pods may be made from a ControllerRevision that is not known.
+    pub(super) fn lacking(&self) -> impl Iterator<Item = Lacking<'_>> {
+        self.pending.iter().filter(|(name, revision)| !self.is_revision_of(revision, name)).map(|(name, revision)| {
+            Lacking { name, revision, set: self.object(HolderKind::StatefulSet, name).and_then(|object| object.set) }
+        })
+    }
+
+    /// Adds everybody with the references of `set` to `tally`.
+    pub(super) fn tally<'a>(&'a self, set: SetId, tally: &mut Tally<'a>) {
+        let reason = self.sets.get(set).and_then(|references| references.unreadable.as_deref());
+        for (owner, names) in self.pod_groups(set) {
+            match owner {
+                Some(owner) => {
+                    let top = self.top(owner);
+                    tally.pods(&self.name, &top.kind, &top.name, names, reason);
+                }
+                None => tally.bare_pods(&self.name, names, reason),
+            }
+        }
+        for (kind, name) in self.templates_of(set) {
+            self.tally_template(kind, name, reason.map(Into::into), tally);
+        }
+    }
+
+    /// Adds a StatefulSet that cannot be told what it needs.
+    pub(super) fn tally_lacking<'a>(&'a self, lacking: &Lacking<'a>, tally: &mut Tally<'a>) {
+        let reason =
+            format!("its ControllerRevision {}, which pods may still be made from, is not known", lacking.revision);
+        self.tally_template(HolderKind::StatefulSet, lacking.name, Some(reason.into()), tally);
+    }
+
+    fn tally_template<'a>(
+        &'a self,
+        kind: HolderKind,
+        name: &'a str,
+        reason: Option<std::borrow::Cow<'a, str>>,
+        tally: &mut Tally<'a>,
+    ) {
+        let (kind, name) = match self.owner(kind, name) {
+            Some(owner) => {
+                let top = self.top(owner);
+                (&*top.kind, &*top.name)
+            }
+            None => (kind.kind(), name),
+        };
+        tally.template(&self.name, kind, name, reason);
+    }
+
+    // --- rows ---
+
+    fn object(&self, kind: HolderKind, name: &str) -> Option<&Object> {
+        self.objects.get(&kind)?.get(name)
+    }
+
+    fn object_mut(&mut self, kind: HolderKind, name: &str) -> Option<&mut Object> {
+        self.objects.get_mut(&kind)?.get_mut(name)
+    }
+
+    /// Whether the facts are what is known already.
+    fn is_known(&self, facts: &Facts) -> bool {
+        let name = &*facts.id.name;
+        let Some(object) = self.object(facts.id.kind, name) else {
+            return false;
+        };
+        let owner = object.owner.and_then(|id| self.owners.get(id));
+        let same_references = match object.set {
+            Some(set) => self.sets.get(set) == Some(&facts.references),
+            None => facts.references.is_empty(),
+        };
+        same_references
+            && owner == facts.owner.as_ref()
+            && self.pending_of(facts.id.kind, name) == facts.pending_revision.as_deref()
+    }
+
+    fn pending_of(&self, kind: HolderKind, name: &str) -> Option<&str> {
+        let revision = self.pending.get(name)?;
+        (kind == HolderKind::StatefulSet).then_some(revision)
+    }
+
+    /// Enters an object that is not there; says whether it needs anything.
+    fn insert(&mut self, facts: Facts, seen: u32, needs: &mut Needs) -> bool {
+        let kind = facts.id.kind;
+        let name: Arc<str> = facts.id.name.into();
+        let owner = facts.owner.map(|owner| self.owners.acquire(owner).0);
+        let set = (!facts.references.is_empty()).then(|| self.acquire(facts.references, needs));
+        if let Some(set) = set {
+            let name = Arc::clone(&name);
+            if kind == HolderKind::Pod {
+                self.pods.entry((set, owner)).or_default().insert(name);
+            } else {
+                self.templates.entry(set).or_default().insert((kind, name));
+            }
+        }
+        let pending = facts.pending_revision;
+        let needs_anything = set.is_some() || pending.is_some();
+        if let Some(revision) = pending.filter(|_| kind == HolderKind::StatefulSet) {
+            self.pending.insert(Arc::clone(&name), revision);
+        }
+        let object = Object { owner, set, seen };
+        self.objects.entry(kind).or_default().insert(name, object);
+        needs_anything || kind == HolderKind::ControllerRevision
+    }
+
+    /// Takes a removed row out of all tables; says whether it needed anything.
+    fn unlink(&mut self, kind: HolderKind, name: &Arc<str>, object: Object, needs: &mut Needs) -> bool {
+        if let Some(set) = object.set {
+            if kind == HolderKind::Pod {
+                remove_from(&mut self.pods, &(set, object.owner), name);
+            } else {
+                remove_from(&mut self.templates, &set, &(kind, Arc::clone(name)));
+            }
+            self.release(set, needs);
+        }
+        if let Some(owner) = object.owner {
+            self.owners.release(owner);
+        }
+        let was_pending = kind == HolderKind::StatefulSet && self.pending.remove(&**name).is_some();
+        object.set.is_some() || was_pending || kind == HolderKind::ControllerRevision
+    }
+
+    fn acquire(&mut self, references: References, needs: &mut Needs) -> SetId {
+        let (id, first) = self.sets.acquire(references);
+        if let Some(references) = self.sets.get(id).filter(|_| first) {
+            needs.add(&self.name, id, references);
+            if references.unreadable.is_some() {
+                self.unreadable.insert(id);
+            }
+        }
+        id
+    }
+
+    fn release(&mut self, id: SetId, needs: &mut Needs) {
+        if let Some(references) = self.sets.release(id) {
+            needs.remove(&self.name, id, &references);
+            self.unreadable.remove(&id);
+        }
+    }
+
+    fn tables_are_empty(&self) -> bool {
+        self.owners.is_empty()
+            && self.sets.is_empty()
+            && self.unreadable.is_empty()
+            && self.pods.is_empty()
+            && self.templates.is_empty()
+            && self.pending.is_empty()
+    }
+
+    // --- holders ---
+
+    fn pod_groups(&self, set: SetId) -> impl Iterator<Item = (Option<&Owner>, &BTreeSet<Arc<str>>)> {
+        self.pods
+            .range((set, None)..)
+            .take_while(move |((of, _), _)| *of == set)
+            .map(|((_, owner), names)| (owner.and_then(|id| self.owners.get(id)), names))
+    }
+
+    /// The objects with a pod template that have the references of `set` and count now.
+    fn templates_of(&self, set: SetId) -> impl Iterator<Item = (HolderKind, &str)> {
+        let templates = self.templates.get(&set).into_iter().flatten();
+        templates.map(|(kind, name)| (*kind, &**name)).filter(|(kind, name)| self.counts(*kind, name))
+    }
+
+    /// A ControllerRevision counts while its StatefulSet may still make pods from it, all others always.
+    fn counts(&self, kind: HolderKind, name: &str) -> bool {
+        kind != HolderKind::ControllerRevision
+            || self.owner(kind, name).is_some_and(|owner| {
+                *owner.kind == *HolderKind::StatefulSet.kind()
+                    && self.pending.get(&*owner.name).map(|it| &**it) == Some(name)
+            })
+    }
+
+    fn is_revision_of(&self, revision: &str, stateful_set: &str) -> bool {
+        self.owner(HolderKind::ControllerRevision, revision)
+            .is_some_and(|owner| *owner.kind == *HolderKind::StatefulSet.kind() && *owner.name == *stateful_set)
+    }
+
+    fn owner(&self, kind: HolderKind, name: &str) -> Option<&Owner> {
+        let object = self.object(kind, name)?;
+        self.owners.get(object.owner?)
+    }
+
+    /// The outermost controller that is known.
+    fn top<'a>(&'a self, owner: &'a Owner) -> &'a Owner {
+        let mut top = owner;
+        for _ in 0..DEEPEST {
+            let kind = HolderKind::ALL.into_iter().find(|it| it.kind() == &*top.kind);
+            match kind.and_then(|kind| self.owner(kind, &top.name)) {
+                Some(owner) => top = owner,
+                None => break,
+            }
+        }
+        top
+    }
+}
+
+/// A StatefulSet that may make pods from a ControllerRevision that is not known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lacking<'a> {
+    /// The StatefulSet.
+    name: &'a str,
+    /// The ControllerRevision.
+    revision: &'a str,
+    /// What the StatefulSet's own template needs.
+    pub(super) set: Option<SetId>,
+}
+
+// === helpers ===
+
+fn remove_from<K: Ord, V: Ord>(map: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {
+    if let Some(values) = map.get_mut(key) {
+        values.remove(value);
+        if values.is_empty() {
+            map.remove(key);
+        }
+    }
+}

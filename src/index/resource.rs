@@ -1,0 +1,346 @@
+//! Objects as the API server sends them, read one by one and no further than facts need.
+//!
+//! ```text
+//! JSON of one object ──Read::read──▶ Listed { meta, content: T or why not } ──seen──▶ Seen ──enter, leave──▶ Index
+//! ```
+//! An object that cannot be decoded costs neither its list nor its watch: it is [`Undecoded`], and goes into the
+//! index as what holds everything. Managed fields and all else that is not asked for is skipped, never stored.
+
+use super::facts::{CatalogFacts, Facts};
+use super::{Index, Source};
+use crate::holder::ObjectId;
+use crate::names;
+use crate::object::{ConfigMap, HolderKind, Workload};
+use crate::reference::CatalogKey;
+use kube::Resource;
+use kube::core::{DynamicResourceScope, ObjectMeta};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fmt;
+
+/// Where a pod template, or a pod, keeps its annotations, in one holder kind or another.
+const ANNOTATIONS: [&str; 4] = [
+    "/data/spec/template/metadata/annotations",
+    "/metadata/annotations",
+    "/spec/jobTemplate/spec/template/metadata/annotations",
+    "/spec/template/metadata/annotations",
+];
+
+/// What is read of the objects of one kind.
+pub(super) trait Read: Clone + fmt::Debug + Send + Sync + Sized + 'static {
+    /// Says which kind, or that there is only one.
+    type Kind: Copy + fmt::Debug + Into<Source> + Send + Sync + 'static;
+
+    /// Reads an object from its JSON.
+    fn read(json: &str) -> Result<Self, serde_json::Error>;
+
+    /// Its name, namespace and revision.
+    fn meta(&self) -> ObjectMeta;
+
+    /// What it means to the index.
+    fn seen(kind: Self::Kind, id: Id, content: Result<Self, Undecoded>) -> Seen;
+}
+
+/// One object of a list or a watch.
+#[derive(Clone, Debug)]
+pub(super) struct Listed<T> {
+    meta: ObjectMeta,
+    content: Result<T, Undecoded>,
+}
+
+/// An object that is not what its kind promises.
+#[derive(Clone, Debug)]
+pub(super) struct Undecoded {
+    reason: String,
+    /// What `modelguard.dev/uses` says wherever it may stand in it.
+    uses: String,
+}
+
+/// What every object tells of itself; the namespace is empty where there is none.
+pub(super) struct Id {
+    namespace: String,
+    name: String,
+    resource_version: String,
+}
+
+/// An object as the index takes it.
+#[derive(Debug)]
+pub(super) enum Seen {
+    Catalog(CatalogKey, CatalogFacts),
+    Holder(Box<Facts>),
+    Namespace { name: String, uid: String },
+}
+
+/// Objects that have no name cannot be told apart, so nothing can be said of their list.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Nameless;
+
+/// The only kind that catalogs are of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Catalogs;
+
+/// The kind of namespaces.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Namespaces;
+
+/// A model ConfigMap.
+#[derive(Clone, Debug)]
+pub(super) struct ModelConfigMap {
+    key: CatalogKey,
+    facts: CatalogFacts,
+}
+
+/// A namespace: that it is listed says that it is guarded.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Guarded {
+    metadata: Head,
+}
+
+/// The part of `metadata` that every object must have.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Head {
+    name: String,
+    uid: String,
+    resource_version: String,
+}
+
+// === impl Source ===
+
+impl Source {
+    /// The label selector that the API server narrows the list by.
+    pub(super) fn selector(self) -> Option<String> {
+        match self {
+            Self::Catalogs => Some(names::CATALOG_LABEL.to_owned()),
+            Self::Holders(_) => None,
+            Self::Namespaces => Some(format!("{}={}", names::GUARD_LABEL, names::GUARD_ENABLED)),
+        }
+    }
+
+    fn group(self) -> &'static str {
+        match self {
+            Self::Holders(kind) => kind.group(),
+            Self::Catalogs | Self::Namespaces => "",
+        }
+    }
+
+    fn version(self) -> &'static str {
+        match self {
+            Self::Holders(kind) => kind.version(),
+            Self::Catalogs | Self::Namespaces => "v1",
+        }
+    }
+
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Catalogs => "ConfigMap",
+            Self::Holders(kind) => kind.kind(),
+            Self::Namespaces => "Namespace",
+        }
+    }
+
+    fn plural(self) -> &'static str {
+        match self {
+            Self::Catalogs => "configmaps",
+            Self::Holders(kind) => kind.plural(),
+            Self::Namespaces => "namespaces",
+        }
+    }
+}
+
+impl From<Catalogs> for Source {
+    fn from(_: Catalogs) -> Self {
+        Self::Catalogs
+    }
+}
+
+impl From<Namespaces> for Source {
+    fn from(_: Namespaces) -> Self {
+        Self::Namespaces
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.plural())
+    }
+}
+
+// === impl Listed ===
+
+impl<T: Read> Listed<T> {
+    /// What the object means to the index.
+    pub(super) fn seen(self, kind: T::Kind) -> Result<Seen, Nameless> {
+        let ObjectMeta { namespace, name, resource_version, .. } = self.meta;
+        let id = Id {
+            namespace: namespace.unwrap_or_default(),
+            name: name.unwrap_or_default(),
+            resource_version: resource_version.unwrap_or_default(),
+        };
+        if id.name.is_empty() {
+            return Err(Nameless);
+        }
+        Ok(T::seen(kind, id, self.content))
+    }
+}
+
+impl<'de, T: Read> Deserialize<'de> for Listed<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // kube reads lists and watches from text, so the object's part of it can be borrowed and read by itself. In
+        // an event that holds if its type stands first, as the API server writes it; else the watch fails loudly.
+        let json = <&'de RawValue>::deserialize(deserializer)?.get();
+        Ok(match T::read(json) {
+            Ok(content) => Self { meta: content.meta(), content: Ok(content) },
+            Err(error) => Self::undecoded(json, &error),
+        })
+    }
+}
+
+impl<T> Listed<T> {
+    fn undecoded(json: &str, error: &serde_json::Error) -> Self {
+        let value: Value = serde_json::from_str(json).unwrap_or_default();
+        let text = |pointer: &str| Some(value.pointer(pointer)?.as_str()?.to_owned());
+        let uses = ANNOTATIONS.iter().filter_map(|at| value.pointer(at)?.get(names::USES)?.as_str());
+        Self {
+            meta: ObjectMeta {
+                name: text("/metadata/name"),
+                namespace: text("/metadata/namespace"),
+                resource_version: text("/metadata/resourceVersion"),
+                ..ObjectMeta::default()
+            },
+            content: Err(Undecoded { reason: error.to_string(), uses: uses.collect::<Vec<_>>().join(",") }),
+        }
+    }
+}
+
+impl<T: Read> Resource for Listed<T> {
+    type DynamicType = T::Kind;
+    type Scope = DynamicResourceScope;
+
+    fn kind(kind: &T::Kind) -> Cow<'_, str> {
+        (*kind).into().kind().into()
+    }
+
+    fn group(kind: &T::Kind) -> Cow<'_, str> {
+        (*kind).into().group().into()
+    }
+
+    fn version(kind: &T::Kind) -> Cow<'_, str> {
+        (*kind).into().version().into()
+    }
+
+    fn plural(kind: &T::Kind) -> Cow<'_, str> {
+        (*kind).into().plural().into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.meta
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.meta
+    }
+}
+
+// === impl Read ===
+
+impl Read for Workload {
+    type Kind = HolderKind;
+
+    fn read(json: &str) -> Result<Self, serde_json::Error> {
+        Self::parse(json)
+    }
+
+    fn meta(&self) -> ObjectMeta {
+        let metadata = &self.metadata;
+        head(&metadata.namespace, &metadata.name, &metadata.resource_version)
+    }
+
+    fn seen(kind: HolderKind, id: Id, content: Result<Self, Undecoded>) -> Seen {
+        Seen::Holder(Box::new(match content {
+            Ok(workload) => Facts::of(kind, &workload),
+            Err(Undecoded { reason, uses }) => {
+                let id = ObjectId { kind, namespace: id.namespace.into(), name: id.name.into() };
+                Facts::salvage(id, &reason, &uses)
+            }
+        }))
+    }
+}
+
+impl Read for ModelConfigMap {
+    type Kind = Catalogs;
+
+    fn read(json: &str) -> Result<Self, serde_json::Error> {
+        let config_map = ConfigMap::parse(json)?;
+        let metadata = &config_map.metadata;
+        Ok(Self { key: CatalogKey::new(&metadata.namespace, &metadata.name), facts: CatalogFacts::of(&config_map) })
+    }
+
+    fn meta(&self) -> ObjectMeta {
+        head(&self.key.namespace, &self.key.name, &self.facts.resource_version)
+    }
+
+    fn seen(_: Catalogs, id: Id, content: Result<Self, Undecoded>) -> Seen {
+        let key = CatalogKey::new(&id.namespace, &id.name);
+        let facts = match content {
+            Ok(config_map) => config_map.facts,
+            Err(undecoded) => CatalogFacts::unreadable(&id.resource_version, &undecoded.reason),
+        };
+        Seen::Catalog(key, facts)
+    }
+}
+
+impl Read for Guarded {
+    type Kind = Namespaces;
+
+    fn read(json: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+
+    fn meta(&self) -> ObjectMeta {
+        head("", &self.metadata.name, &self.metadata.resource_version)
+    }
+
+    fn seen(_: Namespaces, id: Id, content: Result<Self, Undecoded>) -> Seen {
+        Seen::Namespace {
+            name: id.name,
+            // One that cannot be decoded counts all the same.
+            uid: content.map(|it| it.metadata.uid).unwrap_or_default(),
+        }
+    }
+}
+
+// === impl Seen ===
+
+impl Seen {
+    /// The object is there; says whether what is held may have changed.
+    pub(super) fn enter(self, index: &mut Index) -> bool {
+        match self {
+            Self::Catalog(key, facts) => index.apply_catalog(key, facts),
+            Self::Holder(facts) => index.apply(*facts),
+            Self::Namespace { name, uid } => index.guard(&name, &uid),
+        }
+    }
+
+    /// The object is gone, or no longer selected; says whether what is held may have changed.
+    pub(super) fn leave(self, index: &mut Index) -> bool {
+        match self {
+            Self::Catalog(key, _) => index.delete_catalog(&key),
+            Self::Holder(facts) => index.delete(&facts.id),
+            Self::Namespace { name, .. } => index.unguard(&name),
+        }
+    }
+}
+
+// === helpers ===
+
+fn head(namespace: &str, name: &str, resource_version: &str) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: Some(namespace.to_owned()),
+        resource_version: Some(resource_version.to_owned()),
+        ..ObjectMeta::default()
+    }
+}
