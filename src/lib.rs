@@ -34,7 +34,10 @@
 //!    annotations, conditional on the revision that they rest on.
 //! 6. No request is cut off: there is an answer with a reason before the API server's deadline.
 
+pub mod arming;
 pub mod catalog;
+pub mod clock;
+pub mod controller;
 pub mod holder;
 pub mod index;
 pub mod names;
@@ -43,3 +46,4 @@ pub mod policy;
 pub mod reference;
 pub mod revision;
 pub mod usage;
+pub mod world;

@@ -1,0 +1,58 @@
+//! The world that decisions are made about: a trait, so that the rules neither know nor care where facts come from.
+//!
+//! ```text
+//! Needs ──▶ World ──▶ Facts        quorum reads, each started after the request arrived
+//! Lift  ──▶ World ──▶ Written      a compare-and-swap
+//! ```
+
+pub mod cluster;
+
+use crate::catalog::EntryName;
+use crate::holder::{Holders, ObjectId};
+use crate::object::Workload;
+use crate::policy::{CurrentEpoch, HoldersOf, Lift, Prospect, Stored, Unread};
+use crate::reference::CatalogKey;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use thiserror::Error;
+
+/// Where facts come from and lifts go to.
+pub trait World: Send + Sync + 'static {
+    /// Reads a ConfigMap as it is now; `None` if there is none.
+    fn catalog(&self, key: &CatalogKey) -> impl Future<Output = Result<Option<Stored>, Unread>> + Send;
+
+    /// Whether a namespace is being deleted, or is gone, now.
+    fn terminating(&self, namespace: &str) -> impl Future<Output = Result<bool, Unread>> + Send;
+
+    /// Reads a holder as it is now; `None` if there is none.
+    fn workload(&self, id: &ObjectId) -> impl Future<Output = Result<Option<Workload>, Unread>> + Send;
+
+    /// Writes a lift, conditional on the revision it was decided on.
+    fn lift(&self, lift: &Lift) -> impl Future<Output = Result<(), LiftError>> + Send;
+
+    /// The epoch that this process sees.
+    fn epoch(&self) -> CurrentEpoch;
+
+    /// Who is known to hold each of these entries; every entry asked for is in the answer.
+    ///
+    /// # Errors
+    /// [`Unread`] while not every holder kind has been listed.
+    fn holders(&self, of: &HoldersOf) -> Result<BTreeMap<EntryName, Holders>, Unread>;
+
+    /// Whether waiting would help to remove these entries.
+    fn prospect(&self, of: &HoldersOf) -> Prospect;
+
+    /// Asks that the proof for these entries begin; called once the answer is out, never blocks.
+    fn settle(&self, catalog: &CatalogKey, entries: BTreeSet<EntryName>);
+}
+
+/// Why a lift was not written.
+#[derive(Debug, Error)]
+pub enum LiftError {
+    /// The ConfigMap is no longer at that revision: read again, decide again.
+    #[error("the ConfigMap changed meanwhile")]
+    Conflict,
+    /// It could not be written, or nobody knows whether it was.
+    #[error(transparent)]
+    Unread(#[from] Unread),
+}

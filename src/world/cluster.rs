@@ -1,0 +1,153 @@
+//! The world of a real cluster: quorum reads and compare-and-swap writes of the API server.
+//!
+//! ```text
+//! catalog, terminating, workload ──GET without resourceVersion──▶ etcd (quorum)
+//! lift ──merge patch with metadata.resourceVersion──▶ 409 when somebody was faster
+//! epoch, holders, prospect ──▶ what the watches say (never allows a removal by itself)
+//! settle ──queue──▶ controller
+//! ```
+
+use crate::catalog::EntryName;
+use crate::controller::{Progress, Refused};
+use crate::holder::{Hold, Holders, ObjectId};
+use crate::index::Index;
+use crate::names;
+use crate::object::{Content, StringMap, Workload};
+use crate::policy::{CurrentEpoch, Declared, HoldersOf, Lift, Prospect, Stored, Unread};
+use crate::reference::CatalogKey;
+use crate::usage::Usage;
+use crate::world::{LiftError, World};
+use base64::Engine as _;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
+use parking_lot::RwLock;
+use serde_json::json;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// A cluster, through its API server.
+#[derive(Clone)]
+pub struct Cluster {
+    /// Talks to the API server.
+    pub client: kube::Client,
+    /// What the watches say.
+    pub index: Arc<RwLock<Index>>,
+    /// What the controller says of itself.
+    pub progress: Progress,
+    /// Where removals that were refused for want of a proof go.
+    pub refused: mpsc::Sender<Refused>,
+}
+
+impl World for Cluster {
+    async fn catalog(&self, key: &CatalogKey) -> Result<Option<Stored>, Unread> {
+        let found = self.config_maps(key).get_opt(&key.name).await;
+        let found = found.map_err(|error| unread(format!("ConfigMap {key}"), &error))?;
+        Ok(found.as_ref().map(stored))
+    }
+
+    async fn terminating(&self, namespace: &str) -> Result<bool, Unread> {
+        let found = Api::<Namespace>::all(self.client.clone()).get_metadata_opt(namespace).await;
+        let found = found.map_err(|error| unread(format!("namespace {namespace}"), &error))?;
+        Ok(found.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
+    }
+
+    async fn workload(&self, id: &ObjectId) -> Result<Option<Workload>, Unread> {
+        let what = || format!("{} {}/{}", id.kind, id.namespace, id.name);
+        let resource = ApiResource {
+            group: id.kind.group().to_owned(),
+            version: id.kind.version().to_owned(),
+            api_version: id.kind.api_version().to_owned(),
+            kind: id.kind.kind().to_owned(),
+            plural: id.kind.plural().to_owned(),
+        };
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &id.namespace, &resource);
+        let found = api.get_opt(&id.name).await.map_err(|error| unread(what(), &error))?;
+        let Some(found) = found else { return Ok(None) };
+        let read = serde_json::to_value(found).and_then(serde_json::from_value);
+        read.map(Some).map_err(|error| Unread::new(what(), error))
+    }
+
+    async fn lift(&self, lift: &Lift) -> Result<(), LiftError> {
+        self.write_usage(&lift.catalog, &lift.resource_version, &lift.usage).await
+    }
+
+    fn epoch(&self) -> CurrentEpoch {
+        self.progress.epoch()
+    }
+
+    fn holders(&self, of: &HoldersOf) -> Result<BTreeMap<EntryName, Holders>, Unread> {
+        let index = self.index.read();
+        if !index.synced() {
+            let missing: Vec<_> = index.missing().map(|source| source.to_string()).collect();
+            return Err(Unread::new("the holders", format_args!("not listed yet: {}", missing.join(", "))));
+        }
+        let holders = |entry: &EntryName| (entry.clone(), index.holders(&of.catalog, of.format, entry));
+        Ok(of.entries.iter().map(holders).collect())
+    }
+
+    fn prospect(&self, of: &HoldersOf) -> Prospect {
+        self.progress.prospect(of)
+    }
+
+    fn settle(&self, catalog: &CatalogKey, entries: BTreeSet<EntryName>) {
+        // A full queue means that many are being settled already; the client asks again anyway.
+        let _ = self.refused.try_send(Refused { catalog: catalog.clone(), entries, at: Instant::now() });
+    }
+}
+
+impl Cluster {
+    /// Writes the usage annotation and nothing else, conditional on the revision that was read.
+    ///
+    /// # Errors
+    /// [`LiftError::Conflict`] if the ConfigMap is no longer at that revision, or gone.
+    pub async fn write_usage(&self, key: &CatalogKey, revision: &str, usage: &Usage) -> Result<(), LiftError> {
+        let patch = json!({"metadata": {"resourceVersion": revision, "annotations": {names::USAGE: usage.render()}}});
+        let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        match self.config_maps(key).patch_metadata(&key.name, &params, &Patch::Merge(patch)).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Err(LiftError::Conflict),
+            Err(error) => Err(unread(format!("the write to ConfigMap {key}"), &error).into()),
+        }
+    }
+
+    fn config_maps(&self, key: &CatalogKey) -> Api<ConfigMap> {
+        Api::namespaced(self.client.clone(), &key.namespace)
+    }
+}
+
+/// A ConfigMap as the API server stores it.
+fn stored(object: &ConfigMap) -> Stored {
+    let annotation = |name| object.metadata.annotations.as_ref().and_then(|annotations| annotations.get(name));
+    Stored {
+        resource_version: object.metadata.resource_version.clone().unwrap_or_default(),
+        deleting: object.metadata.deletion_timestamp.is_some(),
+        declared: declared(object),
+        usage: Usage::parse(annotation(names::USAGE).map(String::as_str)),
+        hold: Hold::parse(annotation(names::HOLD).map(String::as_str)),
+        shared_with: annotation(names::SHARED_WITH).cloned(),
+    }
+}
+
+/// What a ConfigMap says it is, by its label and content.
+pub fn declared(object: &ConfigMap) -> Declared {
+    let label = object.metadata.labels.as_ref().and_then(|labels| labels.get(names::CATALOG_LABEL));
+    Declared::read(label.map(String::as_str), &content(object))
+}
+
+/// The content of a ConfigMap, borrowed but for what is binary.
+fn content(object: &ConfigMap) -> Content<'_> {
+    let encode = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
+    let data = object.data.iter().flatten().map(|(key, value)| (Cow::from(key), Cow::from(value)));
+    let binary = object.binary_data.iter().flatten().map(|(key, value)| (Cow::from(key), encode(&value.0).into()));
+    Content { data: StringMap(data.collect()), binary_data: StringMap(binary.collect()), immutable: object.immutable }
+}
+
+fn unread(what: String, error: &kube::Error) -> Unread {
+    match error {
+        kube::Error::Api(status) => Unread::new(what, format_args!("{} ({})", status.message, status.code)),
+        other => Unread::new(what, other),
+    }
+}
