@@ -34,16 +34,22 @@
 //!    annotations, conditional on the revision that they rest on.
 //! 6. No request is cut off: there is an answer with a reason before the API server's deadline.
 
+pub mod admin;
+pub mod admission;
 pub mod arming;
 pub mod catalog;
 pub mod clock;
 pub mod controller;
 pub mod holder;
 pub mod index;
+pub mod metrics;
 pub mod names;
 pub mod object;
 pub mod policy;
+pub mod record;
 pub mod reference;
 pub mod revision;
+pub mod shutdown;
+pub mod telemetry;
 pub mod usage;
 pub mod world;

@@ -1,0 +1,255 @@
+//! From a decision to the answer on the wire.
+
+use super::review::{Answer, Details, Status, StatusCause, Unreadable};
+use crate::policy::{CatalogChange, Cause, Code, Decision, Denial};
+use crate::record;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use json_patch::jsonptr::PointerBuf;
+use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation};
+use serde_json::Value;
+use std::time::Duration;
+
+/// Beyond this the API server cuts a warning off, once all of them together are too long.
+const LONGEST_WARNING: usize = 256;
+/// What the API server passes on of all warnings together, in characters.
+const LONGEST_WARNINGS: usize = 4096;
+
+/// When a client should ask again after what was only a bad moment.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// The next step then.
+pub(super) const REPEAT: &str = "Repeat it; if that does not help, an admin looks at modelguard's logs.";
+
+// === denials of the transport's own ===
+
+/// The denial of what could not be read.
+pub(super) fn unreadable(why: &Unreadable) -> Denial {
+    let next = match why {
+        Unreadable::Stranger { .. } => {
+            "Restore the webhook configurations from the chart: they send what they should not."
+        }
+        Unreadable::Late => REPEAT,
+        _ => "Nothing was changed. An API server does not send this: see what stands between it and modelguard.",
+    };
+    Denial {
+        status: why.status(),
+        retry_after: matches!(why, Unreadable::Late).then_some(RETRY_AFTER),
+        ..unverified("the admission review cannot be judged", &format!("{why}."), next)
+    }
+}
+
+/// MG501: what could not be verified just now, and may be asked again.
+pub(super) fn unverified(subject: &str, what: &str, next: &str) -> Denial {
+    let code = Code::NotVerified;
+    Denial {
+        code,
+        status: code.status(),
+        message: format!("[{code}] {subject}: {what}\n{next}"),
+        causes: vec![Cause { field: code.id().to_owned(), message: format!("{}: {next}", code.name()) }],
+        retry_after: Some(RETRY_AFTER),
+    }
+}
+
+// === the answer ===
+
+/// The answer that says `decision`, with the patch that the mutating webhook adds.
+pub(super) fn answer<'a>(uid: &'a str, decision: &'a Decision, patch: Option<&Patch>) -> Answer<'a> {
+    Answer {
+        uid,
+        allowed: decision.allowed(),
+        status: decision.denial.as_ref().map(status),
+        warnings: warnings(&decision.warnings),
+        audit_annotations: record::audit_annotations(decision),
+        patch_type: patch.map(|_| "JSONPatch"),
+        patch: patch.map(|patch| STANDARD.encode(patch.to_string())),
+    }
+}
+
+fn status(denial: &Denial) -> Status<'_> {
+    let reason = denial.code.name();
+    // The rules put code and next step first: of a 422 kubectl shows nothing else.
+    let causes = denial.causes.iter().map(|cause| StatusCause { reason, field: &cause.field, message: &cause.message });
+    Status {
+        status: "Failure",
+        code: denial.status,
+        message: &denial.message,
+        reason: status_reason(denial.status),
+        details: Details {
+            causes: causes.collect(),
+            retry_after_seconds: denial.retry_after.map(record::whole_seconds),
+        },
+    }
+}
+
+/// The `metav1.StatusReason` of an HTTP status; none for 422, for with one kubectl hides the message.
+const fn status_reason(status: u16) -> Option<&'static str> {
+    match status {
+        400 => Some("BadRequest"),
+        403 => Some("Forbidden"),
+        408 | 504 => Some("Timeout"),
+        409 => Some("Conflict"),
+        413 => Some("RequestEntityTooLarge"),
+        415 => Some("UnsupportedMediaType"),
+        429 => Some("TooManyRequests"),
+        500 => Some("InternalError"),
+        503 => Some("ServiceUnavailable"),
+        _ => None,
+    }
+}
+
+/// Fit for HTTP headers, and so short that the API server passes them on whole.
+fn warnings(warnings: &[String]) -> Vec<String> {
+    let mut left = LONGEST_WARNINGS;
+    let mut kept = Vec::new();
+    for warning in warnings {
+        let clean = header_safe(warning);
+        let length = clean.chars().count();
+        if length > left {
+            break;
+        }
+        left -= length;
+        kept.push(clean);
+    }
+    kept
+}
+
+fn header_safe(text: &str) -> String {
+    let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    if text.chars().count() <= LONGEST_WARNING {
+        return clean.collect();
+    }
+    clean.take(LONGEST_WARNING - 1).chain(['…']).collect()
+}
+
+// === the patch ===
+
+/// The RFC 6902 patch that sets, or removes where `None`, annotations of the new version; `None` if nothing is to do.
+pub(super) fn patch(change: &CatalogChange<'_>, changes: &[(&'static str, Option<String>)]) -> Option<Patch> {
+    let annotations = &change.new.as_ref()?.object.metadata.annotations;
+    let mut operations = Vec::new();
+    // Only then it may be missing, and nothing can be added to what is not there.
+    if annotations.is_empty() && changes.iter().any(|(_, value)| value.is_some()) {
+        operations.push(add(&[], Value::Object(serde_json::Map::new())));
+    }
+    for (name, value) in changes {
+        match value {
+            Some(value) => operations.push(add(&[*name], value.as_str().into())),
+            None if annotations.get(name).is_some() => {
+                let path = annotation_path(&[*name]);
+                operations.push(PatchOperation::Remove(RemoveOperation { path }));
+            }
+            None => {}
+        }
+    }
+    (!operations.is_empty()).then_some(Patch(operations))
+}
+
+fn add(tokens: &[&str], value: Value) -> PatchOperation {
+    PatchOperation::Add(AddOperation { path: annotation_path(tokens), value })
+}
+
+/// The pointer to all annotations, or to one; `/` in a name becomes `~1`.
+fn annotation_path(tokens: &[&str]) -> PointerBuf {
+    PointerBuf::from_tokens(["metadata", "annotations"].iter().chain(tokens).copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::ConfigMap;
+    use crate::policy::Caller;
+    use crate::reference::CatalogKey;
+
+    fn change(json: &str) -> CatalogChange<'_> {
+        let object = ConfigMap::parse(json).unwrap();
+        CatalogChange::new(CatalogKey::new("prod", "models"), None, Some(object), Caller::default())
+    }
+
+    /// Applies the patch as the API server does, and gives the annotations.
+    fn patched(json: &str, changes: &[(&'static str, Option<String>)]) -> Value {
+        let mut object: Value = serde_json::from_str(json).unwrap();
+        let patch = patch(&change(json), changes).unwrap();
+        json_patch::patch(&mut object, &patch).unwrap();
+        object["metadata"]["annotations"].take()
+    }
+
+    #[test]
+    fn annotations_are_created_where_there_are_none() {
+        let set = [("modelguard.dev/revision", Some("1".to_owned()))];
+        for json in [
+            r#"{"metadata":{"name":"models"}}"#,
+            r#"{"metadata":{"name":"models","annotations":null}}"#,
+            r#"{"metadata":{"name":"models","annotations":{}}}"#,
+        ] {
+            assert_eq!(patched(json, &set), serde_json::json!({"modelguard.dev/revision": "1"}), "{json}");
+        }
+    }
+
+    #[test]
+    fn annotations_of_others_stay() {
+        let json = r#"{"metadata":{"name":"models","annotations":{"a/b":"x","modelguard.dev/usage":"forged"}}}"#;
+        let changes = [("modelguard.dev/revision", Some("2".to_owned())), ("modelguard.dev/usage", None)];
+        let expected = serde_json::json!({"a/b": "x", "modelguard.dev/revision": "2"});
+        assert_eq!(patched(json, &changes), expected);
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_removed() {
+        let json = r#"{"metadata":{"name":"models","annotations":{"a/b":"x"}}}"#;
+        assert_eq!(patch(&change(json), &[("modelguard.dev/usage", None)]), None);
+        assert_eq!(patch(&change(json), &[]), None);
+    }
+
+    #[test]
+    fn slashes_are_escaped() {
+        let json = r#"{"metadata":{"name":"models","annotations":{"a/b":"x"}}}"#;
+        let patch = patch(&change(json), &[("modelguard.dev/revision", Some("2".to_owned()))]).unwrap();
+        let expected = r#"[{"op":"add","path":"/metadata/annotations/modelguard.dev~1revision","value":"2"}]"#;
+        assert_eq!(patch.to_string(), expected);
+    }
+
+    #[test]
+    fn only_422_has_no_reason() {
+        for (status, reason) in [(403, Some("Forbidden")), (429, Some("TooManyRequests")), (422, None)] {
+            assert_eq!(status_reason(status), reason, "{status}");
+        }
+        assert_eq!(status_reason(Code::NotVerified.status()), Some("ServiceUnavailable"));
+    }
+
+    #[test]
+    fn a_denial_becomes_a_status() {
+        let denial = Denial {
+            code: Code::CatalogInvalid,
+            status: 422,
+            message: "[MG104] models: fix it".to_owned(),
+            causes: vec![Cause { field: "models.yaml".to_owned(), message: "line 3".to_owned() }],
+            retry_after: Some(Duration::from_millis(1200)),
+        };
+        let status = serde_json::to_value(status(&denial)).unwrap();
+        let expected = serde_json::json!({
+            "status": "Failure", "code": 422, "message": "[MG104] models: fix it",
+            "details": {
+                "causes": [
+                    {"reason": "CatalogInvalid", "field": "models.yaml", "message": "line 3"},
+                ],
+                "retryAfterSeconds": 2,
+            },
+        });
+        assert_eq!(status, expected);
+    }
+
+    #[test]
+    fn warnings_fit_into_headers() {
+        let long = "ä".repeat(300);
+        let kept = warnings(&["a\r\nb".to_owned(), long]);
+        assert_eq!(kept[0], "a  b");
+        assert_eq!((kept[1].chars().count(), kept[1].chars().last()), (256, Some('…')));
+    }
+
+    #[test]
+    fn warnings_stop_where_the_api_server_would_cut_them() {
+        let many = vec!["x".repeat(256); 20];
+        assert_eq!(warnings(&many).len(), 16);
+    }
+}

@@ -1,0 +1,198 @@
+//! From the wire to the rule book: what a review asks, parsed into a [`policy::Request`].
+//!
+//! The webhook configuration sends only what the rules know. Anything else means that it was changed, and is
+//! denied by name: allowing it would be a hole that nobody sees.
+
+use super::review::{Operation, Review, Unreadable, printable};
+use crate::holder::ObjectId;
+use crate::object::{ConfigMap, HolderKind, Workload};
+use crate::policy::{self, Caller, CatalogChange, WorkloadChange};
+use crate::reference::CatalogKey;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// What a review asks of the rules.
+#[derive(Debug)]
+pub(crate) enum Asked<'a> {
+    /// Nothing: no rule is about this.
+    Nothing,
+    /// To judge this.
+    Judge(policy::Request<'a>),
+}
+
+/// What tells the object of a review from its namesakes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Identity<'a> {
+    /// Of deletecollection's items only the object knows it.
+    #[serde(borrow)]
+    pub(crate) name: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(crate) uid: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(crate) resource_version: Option<Cow<'a, str>>,
+}
+
+/// What kinds of object are judged.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Known {
+    ConfigMap,
+    Holder(HolderKind),
+    /// `replicasets/scale`
+    ReplicaSetScale,
+}
+
+impl Known {
+    /// The kind that a review is about.
+    pub(crate) fn of(review: &Review<'_>) -> Option<Self> {
+        let (group, kind) = (&*review.kind.group, &*review.kind.kind);
+        let resource = (&*review.resource.group, &*review.resource.resource, &*review.sub_resource);
+        match (group, &*review.kind.version, kind, resource) {
+            ("", "v1", "ConfigMap", ("", "configmaps", "")) => Some(Self::ConfigMap),
+            ("", "v1", "Pod", ("", "pods", "ephemeralcontainers")) => Some(Self::Holder(HolderKind::Pod)),
+            ("autoscaling", "v1", "Scale", ("apps", "replicasets", "scale")) => Some(Self::ReplicaSetScale),
+            (group, "v1", kind, (_, _, "")) => HolderKind::from_kind(group, kind).map(Self::Holder),
+            _ => None,
+        }
+    }
+
+    /// A label of metrics: from a closed set.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::ConfigMap => "ConfigMap",
+            Self::Holder(kind) => kind.kind(),
+            Self::ReplicaSetScale => "Scale",
+        }
+    }
+}
+
+impl<'a> Review<'a> {
+    /// What the review asks, for a caller whose own name is `own`.
+    pub(crate) fn asked(&self, caller: Caller) -> Result<Asked<'a>, Unreadable> {
+        let request = match (Known::of(self), self.operation) {
+            (Some(Known::ConfigMap), Operation::Create | Operation::Delete | Operation::Update) => {
+                policy::Request::Catalog(Box::new(self.catalog_change(caller)?))
+            }
+            (Some(Known::Holder(_)), Operation::Delete) => return Ok(Asked::Nothing),
+            (Some(Known::Holder(kind)), Operation::Create | Operation::Update) => {
+                policy::Request::Workload(self.workload_change(kind, caller)?)
+            }
+            (Some(Known::ReplicaSetScale), Operation::Update) => {
+                let comes_alive =
+                    replicas("oldObject", self.stored()?)? == 0 && replicas("object", self.wanted()?)? != 0;
+                if !comes_alive {
+                    return Ok(Asked::Nothing);
+                }
+                policy::Request::ScaleUp(self.object_id(HolderKind::ReplicaSet), caller)
+            }
+            _ => return Err(self.stranger()),
+        };
+        Ok(Asked::Judge(request))
+    }
+
+    /// Who asks.
+    pub(crate) fn caller(&self, own: Option<&str>) -> Caller {
+        let user = &*self.user_info.username;
+        Caller {
+            own: own == Some(user),
+            system: user.starts_with("system:serviceaccount:kube-system:")
+                || user.starts_with("system:kube-")
+                || user == "system:apiserver",
+            dry_run: self.is_dry_run(),
+            put: self.is_put(),
+        }
+    }
+
+    /// The stored object's identity, or that of the object that is created.
+    pub(crate) fn identity(&self) -> Identity<'a> {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Object<'a> {
+            #[serde(borrow)]
+            metadata: Identity<'a>,
+        }
+        let object = self.old_object.or(self.object);
+        let read = object.and_then(|json| serde_json::from_str::<Object<'a>>(json.get()).ok());
+        read.unwrap_or_default().metadata
+    }
+
+    /// What is asked for, in words: `Deployment prod/api`.
+    pub(crate) fn subject(&self) -> String {
+        let name = if self.name.is_empty() { "(unnamed)" } else { &self.name };
+        format!("{} {}/{name}", self.kind.kind, self.namespace)
+    }
+
+    /// A change of a ConfigMap, whether a model ConfigMap or not.
+    fn catalog_change(&self, caller: Caller) -> Result<CatalogChange<'a>, Unreadable> {
+        let read = |field, json: &'a RawValue| {
+            ConfigMap::parse(json.get()).map_err(|source| Unreadable::Object { field, source })
+        };
+        let old = match self.operation {
+            Operation::Create => None,
+            Operation::Connect | Operation::Delete | Operation::Update => Some(read("oldObject", self.stored()?)?),
+        };
+        let new = match self.operation {
+            Operation::Delete => None,
+            Operation::Connect | Operation::Create | Operation::Update => Some(read("object", self.wanted()?)?),
+        };
+        let named = old.as_ref().or(new.as_ref()).map_or("", |object| &*object.metadata.name);
+        let name = if self.name.is_empty() { named } else { &*self.name };
+        Ok(CatalogChange::new(CatalogKey::new(&self.namespace, name), old, new, caller))
+    }
+
+    fn workload_change(&self, kind: HolderKind, caller: Caller) -> Result<WorkloadChange, Unreadable> {
+        let read = |field, json: &RawValue| -> Result<Workload, Unreadable> {
+            let read = Workload::parse(json.get());
+            let mut object = read.map_err(|source| Unreadable::Object { field, source })?;
+            // References that name no namespace mean the one that the request is about.
+            object.metadata.namespace = self.namespace.to_string();
+            Ok(object)
+        };
+        let old = match self.operation {
+            Operation::Update => Some(read("oldObject", self.stored()?)?),
+            Operation::Connect | Operation::Create | Operation::Delete => None,
+        };
+        let new = read("object", self.wanted()?)?;
+        Ok(WorkloadChange::new(self.object_id(kind), old.as_ref(), &new, caller))
+    }
+
+    fn object_id(&self, kind: HolderKind) -> ObjectId {
+        ObjectId { kind, namespace: (&*self.namespace).into(), name: (&*self.name).into() }
+    }
+
+    fn stored(&self) -> Result<&'a RawValue, Unreadable> {
+        self.old_object.ok_or(Unreadable::Missing { field: "oldObject", operation: self.operation })
+    }
+
+    fn wanted(&self) -> Result<&'a RawValue, Unreadable> {
+        self.object.ok_or(Unreadable::Missing { field: "object", operation: self.operation })
+    }
+
+    /// What was not meant for us.
+    pub(crate) fn stranger(&self) -> Unreadable {
+        let slash = if self.sub_resource.is_empty() { "" } else { "/" };
+        let (kind, resource) = (&self.kind, &self.resource);
+        let what = format!(
+            "{} {}/{} ({}{slash}{})",
+            kind.kind, kind.group, kind.version, resource.resource, self.sub_resource
+        );
+        Unreadable::Stranger { operation: self.operation, what: printable(&what) }
+    }
+}
+
+/// What a Scale asks for; absent is zero, as the API server leaves a zero out.
+fn replicas(field: &'static str, json: &RawValue) -> Result<i64, Unreadable> {
+    #[derive(Deserialize)]
+    struct Scale {
+        #[serde(default)]
+        spec: Option<ScaleSpec>,
+    }
+    #[derive(Deserialize)]
+    struct ScaleSpec {
+        #[serde(default)]
+        replicas: Option<i64>,
+    }
+    let scale: Scale = serde_json::from_str(json.get()).map_err(|source| Unreadable::Object { field, source })?;
+    Ok(scale.spec.and_then(|spec| spec.replicas).unwrap_or(0))
+}

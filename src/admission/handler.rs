@@ -1,0 +1,468 @@
+//! From one HTTP request to its HTTP response.
+
+use super::answer::{self, answer, unverified};
+use super::body::{self, Budget, NoRoom, Received};
+use super::convert::{Asked, Known};
+use super::judge::judge;
+use super::review::{Review, Unreadable, salvage_uid};
+use crate::metrics::{Metrics, RequestLabels, Shed};
+use crate::policy::{self, Decision, Denial, Request};
+use crate::record::{Digests, Log, Object, Outcome, Record, Schema, Verdict};
+use crate::shutdown::Shutdown;
+use crate::world::World;
+use axum::Router;
+use axum::extract::{Request as HttpRequest, State};
+use axum::http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use axum::http::{StatusCode, Version};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use futures::FutureExt;
+use json_patch::Patch;
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+use tracing::field::{Empty, display};
+use tracing::{Instrument, Span};
+
+/// What is too much, and too long.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The most requests that `/validate` judges at once.
+    pub validate: usize,
+    /// The most requests that `/mutate` judges at once.
+    pub mutate: usize,
+    /// The largest body, in bytes.
+    pub body: usize,
+    /// What all bodies together may take at once, in bytes.
+    pub bodies: usize,
+    /// How long a request may take that does not say how long it waits.
+    pub timeout: Duration,
+    /// How much sooner than the client gives up the answer is ready, so that it arrives.
+    pub margin: Duration,
+}
+
+/// What handles requests: shared by all of them.
+pub struct App<W> {
+    world: Arc<W>,
+    own: Option<Box<str>>,
+    limits: Limits,
+    validate: Semaphore,
+    mutate: Semaphore,
+    bodies: Budget,
+    metrics: Metrics,
+    log: Log,
+    shutdown: Shutdown,
+}
+
+/// Which of the two webhooks is asked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Path {
+    Mutate,
+    Validate,
+}
+
+/// What a review comes to.
+#[derive(Debug, Default)]
+struct Judged {
+    decision: Decision,
+    patch: Option<Patch>,
+    digests: Digests,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // A review and what is read for it take some 100 kB, and two cores judge thousands a second: more at
+            // once only means that reads hang.
+            validate: 256,
+            mutate: 256,
+            // Two ConfigMaps of 1 MiB whose every byte is escaped, and room.
+            body: 16 << 20,
+            bodies: 256 << 20,
+            // What the API server waits by default.
+            timeout: Duration::from_secs(10),
+            margin: Duration::from_millis(250),
+        }
+    }
+}
+
+// === impl Limits ===
+
+impl Limits {
+    /// How long the answer to a request with this query may take.
+    ///
+    /// The API server says how long it waits as `?timeout=5s`; what cannot be read counts as not said.
+    fn patience(&self, query: Option<&str>) -> Duration {
+        let said = query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("timeout="));
+        let timeout = said.and_then(go_duration).unwrap_or(self.timeout);
+        timeout.saturating_sub(self.margin).max(timeout / 2)
+    }
+}
+
+/// A duration as Go writes it: `5s`, `1m30s`, `1.5s`, `500ms`.
+fn go_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut sum = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        let unit = &rest[digits..];
+        let unit = &unit[..unit.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(unit.len())];
+        let seconds = match unit {
+            "ns" => 1e-9,
+            "us" | "µs" | "μs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        sum = sum.checked_add(Duration::try_from_secs_f64(number * seconds).ok()?)?;
+        rest = &rest[digits + unit.len()..];
+    }
+    (!sum.is_zero()).then_some(sum)
+}
+
+// === impl App ===
+
+impl<W> fmt::Debug for App<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("own", &self.own).field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+impl<W: World> App<W> {
+    /// Puts it together.
+    pub fn new(
+        world: Arc<W>,
+        own: Option<Box<str>>,
+        limits: Limits,
+        metrics: Metrics,
+        log: Log,
+        shutdown: Shutdown,
+    ) -> Self {
+        Self {
+            world,
+            own,
+            validate: Semaphore::new(limits.validate),
+            mutate: Semaphore::new(limits.mutate),
+            bodies: Budget::new(limits.bodies),
+            limits,
+            metrics,
+            log,
+            shutdown,
+        }
+    }
+
+    /// The routes of the webhook.
+    pub fn router(self: &Arc<Self>) -> Router {
+        Router::new()
+            .route("/mutate", post(mutate))
+            .route("/validate", post(validate))
+            .fallback(|| async { (StatusCode::NOT_FOUND, "expected POST /validate or POST /mutate\n") })
+            .layer(middleware::from_fn_with_state(self.clone(), say_goodbye))
+            .with_state(self.clone())
+    }
+
+    async fn respond(&self, path: Path, request: HttpRequest) -> Response {
+        let started = Instant::now();
+        let deadline = started + self.limits.patience(request.uri().query());
+        let _in_flight = self.metrics.enter();
+        let (head, body) = request.into_parts();
+        let mut received = match body::read(body, self.limits.body, &self.bodies, deadline).await {
+            Ok(received) => received,
+            Err(NoRoom) => return self.no_room(),
+        };
+        let Received { bytes, problem, .. } = &mut received;
+        match problem.take().map_or_else(|| parse(&head.headers, bytes), Err) {
+            Err(why) => self.refuse(path, bytes, &why, started),
+            Ok(review) => {
+                let judged = self.review(path, &review, deadline).await;
+                self.conclude(path, &review, &judged, started)
+            }
+        }
+    }
+
+    /// Judges a review, if there is room for it, until the deadline.
+    async fn review(&self, path: Path, review: &Review<'_>, deadline: Instant) -> Judged {
+        let span = Span::current();
+        span.record("uid", display(&review.uid)).record("operation", display(review.operation));
+        span.record("namespace", display(&review.namespace)).record("name", display(&review.name));
+        let caller = review.caller(self.own.as_deref());
+        // A lift is written inside somebody's admission and must not wait behind those who wait for it.
+        let slot = if caller.own { None } else { Some(self.slots(path).try_acquire()) };
+        if let Some(Err(_full)) = slot {
+            self.metrics.shed(Shed::Concurrency);
+            let what = "too many requests are being judged at once, so it is not allowed.";
+            return unverified(&review.subject(), what, answer::REPEAT).into();
+        }
+        let work = async {
+            let judged = match path {
+                Path::Mutate => self.mutated(review),
+                Path::Validate => self.validated(review).await,
+            };
+            judged.unwrap_or_else(|why| answer::unreadable(&why).into())
+        };
+        match timeout_at(deadline, AssertUnwindSafe(work).catch_unwind()).await {
+            Ok(Ok(judged)) => judged,
+            Ok(Err(_panic)) => {
+                tracing::error!("a defect in modelguard kept it from judging a request");
+                let what = "a defect in modelguard kept it from being judged, so it is not allowed.";
+                let denial = unverified(&review.subject(), what, "An admin looks at modelguard's logs.");
+                Denial { status: 500, retry_after: None, ..denial }.into()
+            }
+            Err(_elapsed) => {
+                self.metrics.deadline_exceeded();
+                let what = "what the decision needs was not read in time, so it is not allowed.";
+                unverified(&review.subject(), what, answer::REPEAT).into()
+            }
+        }
+    }
+
+    async fn validated(&self, review: &Review<'_>) -> Result<Judged, Unreadable> {
+        let Asked::Judge(request) = review.asked(review.caller(self.own.as_deref()))? else {
+            return Ok(Judged::default());
+        };
+        let mut decision = judge(&*self.world, &request).await;
+        let mut digests = Digests::default();
+        if let Request::Catalog(change) = &request {
+            digests = Digests::of(change);
+            let settle = std::mem::take(&mut decision.settle);
+            if !settle.is_empty() && !change.caller.dry_run {
+                self.world.settle(&change.key, settle);
+            }
+        }
+        Ok(Judged { decision, patch: None, digests })
+    }
+
+    fn mutated(&self, review: &Review<'_>) -> Result<Judged, Unreadable> {
+        let caller = review.caller(self.own.as_deref());
+        let Asked::Judge(Request::Catalog(change)) = review.asked(caller)? else {
+            return Err(review.stranger());
+        };
+        let patch = answer::patch(&change, &policy::mutate(&change));
+        Ok(Judged { decision: Decision::default(), patch, digests: Digests::of(&change) })
+    }
+
+    fn slots(&self, path: Path) -> &Semaphore {
+        match path {
+            Path::Mutate => &self.mutate,
+            Path::Validate => &self.validate,
+        }
+    }
+
+    // --- answers ---
+
+    /// Answers a review, and tells everybody who wants to know.
+    fn conclude(&self, path: Path, review: &Review<'_>, judged: &Judged, started: Instant) -> Response {
+        let decision = &judged.decision;
+        let known = Known::of(review);
+        let webhook = path.webhook(known);
+        let identity = review.identity();
+        let took = started.elapsed();
+        let labels = RequestLabels {
+            webhook,
+            operation: review.operation.as_str(),
+            kind: known.map_or("other", Known::label),
+            decision: Verdict::of(decision).as_str(),
+            dry_run: if review.is_dry_run() { "true" } else { "false" },
+        };
+        let name = if review.name.is_empty() { identity.name.as_deref().unwrap_or_default() } else { &review.name };
+        let object = Object {
+            group: &review.kind.group,
+            version: &review.kind.version,
+            kind: &review.kind.kind,
+            namespace: &review.namespace,
+            name,
+            uid: identity.uid.as_deref().unwrap_or_default(),
+            resource_version: identity.resource_version.as_deref().unwrap_or_default(),
+        };
+        let record = Record {
+            schema: Schema,
+            ts: jiff::Timestamp::now().to_string(),
+            id: &review.uid,
+            webhook,
+            operation: Some(review.operation.as_str()),
+            subresource: &review.sub_resource,
+            dry_run: review.is_dry_run(),
+            object: Some(object),
+            user: &review.user_info.username,
+            outcome: Outcome::of(decision),
+            digests: &judged.digests,
+            latency_us: micros(took),
+        };
+        self.note(&record, &labels, decision, took);
+        json(answer(&review.uid, decision, judged.patch.as_ref()).encode())
+    }
+
+    /// Answers what could not be read: with a denial if it can be said whose, else with an HTTP error.
+    fn refuse(&self, path: Path, bytes: &[u8], why: &Unreadable, started: Instant) -> Response {
+        if matches!(why, Unreadable::Late) {
+            self.metrics.deadline_exceeded();
+        }
+        let decision = Decision::from(answer::unreadable(why));
+        let uid = salvage_uid(bytes);
+        let took = started.elapsed();
+        let webhook = path.webhook(None);
+        let labels = RequestLabels {
+            webhook,
+            operation: "other",
+            kind: "other",
+            decision: Verdict::of(&decision).as_str(),
+            dry_run: "false",
+        };
+        let record = Record {
+            schema: Schema,
+            ts: jiff::Timestamp::now().to_string(),
+            id: uid.as_deref().unwrap_or_default(),
+            webhook,
+            operation: None,
+            subresource: "",
+            dry_run: false,
+            object: None,
+            user: "",
+            outcome: Outcome::of(&decision),
+            digests: &Digests::default(),
+            latency_us: micros(took),
+        };
+        self.note(&record, &labels, &decision, took);
+        let Some(uid) = uid else {
+            let status = StatusCode::from_u16(why.status()).unwrap_or(StatusCode::BAD_REQUEST);
+            return (status, format!("{why}\n")).into_response();
+        };
+        json(answer(&uid, &decision, None).encode())
+    }
+
+    /// Turns a request away whose body there is no memory for; the API server asks again by itself.
+    fn no_room(&self) -> Response {
+        self.metrics.shed(Shed::Memory);
+        let retry_after = HeaderValue::from(answer::RETRY_AFTER.as_secs());
+        (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, retry_after)], "too many large requests at once\n")
+            .into_response()
+    }
+
+    fn note(&self, record: &Record<'_>, labels: &RequestLabels, decision: &Decision, took: Duration) {
+        self.metrics.answered(labels, took);
+        match &decision.denial {
+            None => tracing::debug!("allowed"),
+            Some(denial) => {
+                self.metrics.denied(denial.code.id());
+                tracing::info!(status = denial.status, message = denial.message, "denied");
+            }
+        }
+        self.log.append(record.to_line());
+    }
+}
+
+// === handlers ===
+
+async fn mutate<W: World>(State(app): State<Arc<App<W>>>, request: HttpRequest) -> Response {
+    app.respond(Path::Mutate, request).instrument(span("/mutate")).await
+}
+
+async fn validate<W: World>(State(app): State<Arc<App<W>>>, request: HttpRequest) -> Response {
+    app.respond(Path::Validate, request).instrument(span("/validate")).await
+}
+
+fn span(path: &'static str) -> Span {
+    tracing::info_span!("review", path, uid = Empty, operation = Empty, namespace = Empty, name = Empty)
+}
+
+/// Asks clients to take their next request elsewhere once the process is to stop: the API server keeps its
+/// connections to a terminating pod, and would go on using them. HTTP/2 knows no such header, it gets GOAWAY.
+async fn say_goodbye<W: World>(State(app): State<Arc<App<W>>>, request: HttpRequest, next: Next) -> Response {
+    let version = request.version();
+    let mut response = next.run(request).await;
+    if version < Version::HTTP_2 && app.shutdown.is_leaving() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+// === helpers ===
+
+impl Path {
+    /// Which webhook of the configuration sends this here.
+    fn webhook(self, known: Option<Known>) -> &'static str {
+        match (self, known) {
+            (Self::Mutate, _) => "revision",
+            (Self::Validate, Some(Known::ConfigMap)) => "catalog",
+            (Self::Validate, Some(Known::Holder(_) | Known::ReplicaSetScale)) => "workload",
+            (Self::Validate, None) => "other",
+        }
+    }
+}
+
+impl From<Denial> for Judged {
+    fn from(denial: Denial) -> Self {
+        Self { decision: denial.into(), ..Self::default() }
+    }
+}
+
+/// Reads what came as a review.
+fn parse<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Review<'a>, Unreadable> {
+    let header = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let content_type = header(CONTENT_TYPE).unwrap_or_default();
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        return Err(Unreadable::ContentType(super::review::printable(essence)));
+    }
+    if let Some(encoding) = header(CONTENT_ENCODING).filter(|encoding| encoding != "identity") {
+        return Err(Unreadable::ContentType(super::review::printable(&format!("{essence} in {encoding}"))));
+    }
+    Review::parse(body)
+}
+
+fn json(body: Vec<u8>) -> Response {
+    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_writes_them() {
+        for (text, millis) in [
+            ("5s", Some(5000)),
+            ("10s", Some(10_000)),
+            ("1m30s", Some(90_000)),
+            ("500ms", Some(500)),
+            ("1.5s", Some(1500)),
+            ("1h0m0s", Some(3_600_000)),
+            ("250000us", Some(250)),
+            ("0s", None),
+            ("", None),
+            ("5", None),
+            ("s", None),
+            ("-5s", None),
+            ("5 s", None),
+            ("1..5s", None),
+            ("9999999999999999999999h", None),
+        ] {
+            assert_eq!(go_duration(text), millis.map(Duration::from_millis), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_ready_before_the_client_gives_up() {
+        let limits = Limits::default();
+        for (query, millis) in [
+            (Some("timeout=5s"), 4750),
+            (Some("a=b&timeout=2s"), 1750),
+            (Some("timeout=300ms"), 150),
+            (Some("timeout=soon"), 9750),
+            (None, 9750),
+        ] {
+            assert_eq!(limits.patience(query), Duration::from_millis(millis), "{query:?}");
+        }
+    }
+}

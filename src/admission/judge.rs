@@ -1,0 +1,81 @@
+//! Facts, verdict, lifts: the loop around the rule book.
+//!
+//! ```text
+//! needs ──▶ facts (reads in parallel) ──▶ decide ──▶ lifts? ──written──▶ done
+//!   ▲                                                  │
+//!   └────────────────── conflict ──────────────────────┘
+//! ```
+//! The caller bounds it in time: each turn awaits, so it can be given up at any of them. A lift that was
+//! written for a request that is then denied only keeps an entry longer.
+
+use crate::policy::{self, Decision, Facts, Lift, Needs, Request, Unread, WorkloadChange};
+use crate::world::{LiftError, World};
+use futures::future::join_all;
+
+/// Judges `request` in `world`, and writes what must be written before it may be allowed.
+pub(super) async fn judge<W: World>(world: &W, request: &Request<'_>) -> Decision {
+    match request {
+        Request::ScaleUp(id, caller) => match world.workload(id).await {
+            Err(unread) => not_read(request, &unread),
+            // Scaling what is gone comes to nothing.
+            Ok(None) => Decision::default(),
+            Ok(Some(mut workload)) => {
+                if let Some(spec) = &mut workload.spec {
+                    spec.replicas = Some(1);
+                }
+                let change = WorkloadChange::new(id.clone(), None, &workload, *caller);
+                decide(world, &Request::Workload(change)).await
+            }
+        },
+        Request::Catalog(_) | Request::Workload(_) => decide(world, request).await,
+    }
+}
+
+async fn decide<W: World>(world: &W, request: &Request<'_>) -> Decision {
+    loop {
+        let epoch = world.epoch();
+        let facts = gather(world, &policy::needs(request, &epoch)).await;
+        let decision = policy::decide(request, &facts, &epoch);
+        if !decision.allowed() {
+            return decision;
+        }
+        match write(world, &decision.lifts).await {
+            Ok(()) => return decision,
+            // A world that answers at once must not keep the deadline from being noticed.
+            Err(LiftError::Conflict) => tokio::task::yield_now().await,
+            Err(LiftError::Unread(unread)) => return Decision { facts: decision.facts, ..not_read(request, &unread) },
+        }
+    }
+}
+
+async fn gather<W: World>(world: &W, needs: &Needs) -> Facts {
+    let catalogs = needs.catalogs.iter().map(async |key| (key.clone(), world.catalog(key).await));
+    let terminating = needs.namespaces.iter().map(async |name| (name.clone(), world.terminating(name).await));
+    let (catalogs, terminating) = tokio::join!(join_all(catalogs), join_all(terminating));
+    Facts {
+        catalogs: catalogs.into_iter().collect(),
+        terminating: terminating.into_iter().collect(),
+        holders: needs.holders.as_ref().map(|of| world.holders(of)),
+        prospect: needs.holders.as_ref().map(|of| world.prospect(of)),
+    }
+}
+
+/// Writes all lifts, at once. One that could not be written counts more than a conflict: asking again will not
+/// make it better in time.
+async fn write<W: World>(world: &W, lifts: &[Lift]) -> Result<(), LiftError> {
+    let written = join_all(lifts.iter().map(|lift| world.lift(lift))).await;
+    let gravest = written.into_iter().filter_map(Result::err).max_by_key(|error| match error {
+        LiftError::Conflict => 0,
+        LiftError::Unread(_) => 1,
+    });
+    gravest.map_or(Ok(()), Err)
+}
+
+fn not_read(request: &Request<'_>, unread: &Unread) -> Decision {
+    let subject = match request {
+        Request::Catalog(change) => change.key.name.to_string(),
+        Request::ScaleUp(id, _) => format!("{} {}/{}", id.kind, id.namespace, id.name),
+        Request::Workload(WorkloadChange { id, .. }) => format!("{} {}/{}", id.kind, id.namespace, id.name),
+    };
+    policy::unverified(&subject, unread).into()
+}

@@ -1,0 +1,440 @@
+//! The AdmissionReview on the wire, `admission.k8s.io/v1`: our own types, for kube's lose what we must keep.
+//!
+//! ```text
+//! bytes ──Review::parse──▶ Review<'a> ──convert──▶ policy::Request     object and oldObject stay borrowed raw JSON
+//!   └─────salvage_uid────▶ uid, of a body that is broken further in
+//! Answer ──encode──▶ bytes
+//! ```
+//! Whatever cannot be read is answered, never guessed: a body without a uid gets an HTTP error, one with a uid
+//! gets a denial that says what was expected.
+
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use thiserror::Error;
+
+/// The one version that is spoken.
+const API_VERSION: &str = "admission.k8s.io/v1";
+/// The one kind that is spoken.
+const KIND: &str = "AdmissionReview";
+
+/// The deepest nesting that is read, serde_json's own limit: what no rule looks into is skipped without one.
+const DEEPEST: usize = 128;
+
+/// The longest uid that is echoed from a body that could not be read; the API server's have 36.
+const LONGEST_UID: usize = 128;
+
+/// What somebody asks the API server for, as the API server puts it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Review<'a> {
+    /// Names this review; the answer repeats it.
+    #[serde(borrow, default)]
+    pub(crate) uid: Cow<'a, str>,
+    /// What `object` and `oldObject` are.
+    #[serde(borrow)]
+    pub(crate) kind: Kind<'a>,
+    /// What the request addresses.
+    #[serde(borrow)]
+    pub(crate) resource: Resource<'a>,
+    /// `scale`, `ephemeralcontainers`; empty for the object itself.
+    #[serde(borrow, default)]
+    pub(crate) sub_resource: Cow<'a, str>,
+    /// Empty on a CREATE with `generateName` and on the items of a deletecollection.
+    #[serde(borrow, default)]
+    pub(crate) name: Cow<'a, str>,
+    /// Empty for cluster-scoped objects.
+    #[serde(borrow, default)]
+    pub(crate) namespace: Cow<'a, str>,
+    /// What is to be done.
+    pub(crate) operation: Operation,
+    /// Who asks.
+    #[serde(borrow, default)]
+    pub(crate) user_info: UserInfo<'a>,
+    /// The new version; `None` on DELETE.
+    #[serde(borrow, default)]
+    pub(crate) object: Option<&'a RawValue>,
+    /// The stored version; `None` on CREATE.
+    #[serde(borrow, default)]
+    pub(crate) old_object: Option<&'a RawValue>,
+    /// Whether nothing will be written.
+    #[serde(default)]
+    pub(crate) dry_run: Option<bool>,
+    /// How it is to be done.
+    #[serde(borrow, default)]
+    pub(crate) options: Option<Options<'a>>,
+}
+
+/// The kind of a request's options tells a PUT from a PATCH.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Options<'a> {
+    /// `CreateOptions`, `UpdateOptions` (PUT), `PatchOptions` or `DeleteOptions`.
+    #[serde(borrow, default)]
+    kind: Cow<'a, str>,
+}
+
+/// Group, version and kind.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Kind<'a> {
+    /// `""` for core.
+    #[serde(borrow, default)]
+    pub(crate) group: Cow<'a, str>,
+    /// Such as `v1`.
+    #[serde(borrow)]
+    pub(crate) version: Cow<'a, str>,
+    /// Such as `ConfigMap`.
+    #[serde(borrow)]
+    pub(crate) kind: Cow<'a, str>,
+}
+
+/// Group and plural.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Resource<'a> {
+    /// `""` for core.
+    #[serde(borrow, default)]
+    pub(crate) group: Cow<'a, str>,
+    /// The plural, such as `configmaps`.
+    #[serde(borrow)]
+    pub(crate) resource: Cow<'a, str>,
+}
+
+/// Who asks.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct UserInfo<'a> {
+    /// Such as `system:serviceaccount:prod:deployer`.
+    #[serde(borrow, default)]
+    pub(crate) username: Cow<'a, str>,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq)]
+pub(crate) enum Operation {
+    #[serde(rename = "CONNECT")]
+    Connect,
+    #[serde(rename = "CREATE")]
+    Create,
+    #[serde(rename = "DELETE")]
+    Delete,
+    #[serde(rename = "UPDATE")]
+    Update,
+}
+
+/// Why a body is no review that can be judged.
+#[derive(Debug, Error)]
+pub(crate) enum Unreadable {
+    #[error("the connection broke before the body was complete: {0}")]
+    Broken(String),
+    #[error("the content type is {0:?}, expected application/json")]
+    ContentType(String),
+    #[error("the body is nested deeper than {DEEPEST} levels")]
+    Deep,
+    #[error("the body is not an {KIND}: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("the body was not complete when the time for an answer was up")]
+    Late,
+    #[error("request.{field} is missing, and {operation} needs it")]
+    Missing { field: &'static str, operation: Operation },
+    #[error("the {KIND} has no request")]
+    NoRequest,
+    #[error("request.uid is missing")]
+    NoUid,
+    #[error("request.{field} cannot be read: {source}")]
+    Object { field: &'static str, source: serde_json::Error },
+    #[error("{operation} of {what} is nothing that modelguard judges")]
+    Stranger { operation: Operation, what: String },
+    #[error("the body is larger than {0} bytes")]
+    TooLarge(usize),
+    #[error("the body is not UTF-8: {0}")]
+    Utf8(#[from] std::str::Utf8Error),
+    #[error("found {0}, expected {API_VERSION} {KIND}")]
+    Version(String),
+}
+
+/// What the API server is told.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Answer<'a> {
+    pub(crate) uid: &'a str,
+    pub(crate) allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) status: Option<Status<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) warnings: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) audit_annotations: BTreeMap<&'static str, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) patch_type: Option<&'static str>,
+    /// A JSON patch in base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) patch: Option<String>,
+}
+
+/// A Kubernetes `Status`, the part of it that a client sees.
+#[derive(Debug, Serialize)]
+pub(crate) struct Status<'a> {
+    pub(crate) status: &'static str,
+    pub(crate) code: u16,
+    pub(crate) message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<&'static str>,
+    pub(crate) details: Details<'a>,
+}
+
+/// What a program reads.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Details<'a> {
+    pub(crate) causes: Vec<StatusCause<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) retry_after_seconds: Option<u64>,
+}
+
+/// One cause.
+#[derive(Debug, Serialize)]
+pub(crate) struct StatusCause<'a> {
+    pub(crate) reason: &'static str,
+    pub(crate) field: &'a str,
+    pub(crate) message: &'a str,
+}
+
+// === impl Review ===
+
+impl<'a> Review<'a> {
+    /// Reads a body.
+    pub(crate) fn parse(body: &'a [u8]) -> Result<Self, Unreadable> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Envelope<'a> {
+            #[serde(borrow, default)]
+            api_version: Cow<'a, str>,
+            #[serde(borrow, default)]
+            kind: Cow<'a, str>,
+            #[serde(borrow, default)]
+            request: Option<&'a RawValue>,
+        }
+        let text = std::str::from_utf8(body)?;
+        if is_deeper_than(body, DEEPEST) {
+            return Err(Unreadable::Deep);
+        }
+        let envelope: Envelope<'a> = serde_json::from_str(text)?;
+        // Before the request is looked into: that of another version may have another shape.
+        if envelope.api_version != API_VERSION || envelope.kind != KIND {
+            return Err(Unreadable::Version(printable(&format!("{} {}", envelope.api_version, envelope.kind))));
+        }
+        let request = envelope.request.ok_or(Unreadable::NoRequest)?;
+        let review: Self = serde_json::from_str(request.get())?;
+        if review.uid.is_empty() { Err(Unreadable::NoUid) } else { Ok(review) }
+    }
+
+    /// Whether nothing will be written.
+    pub(crate) fn is_dry_run(&self) -> bool {
+        self.dry_run.unwrap_or_default()
+    }
+
+    /// Whether it is a PUT: of a whole object, and usually of one revision of it.
+    pub(crate) fn is_put(&self) -> bool {
+        self.options.as_ref().is_some_and(|options| options.kind == "UpdateOptions")
+    }
+}
+
+// === impl Operation ===
+
+impl Operation {
+    /// As the API server writes it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "CONNECT",
+            Self::Create => "CREATE",
+            Self::Delete => "DELETE",
+            Self::Update => "UPDATE",
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+// === impl Unreadable ===
+
+impl Unreadable {
+    /// The HTTP status of the answer, or of the verdict in it.
+    pub(crate) const fn status(&self) -> u16 {
+        match self {
+            Self::ContentType(_) => 415,
+            Self::Late => 408,
+            Self::TooLarge(_) => 413,
+            Self::Broken(_)
+            | Self::Deep
+            | Self::Json(_)
+            | Self::Missing { .. }
+            | Self::NoRequest
+            | Self::NoUid
+            | Self::Object { .. }
+            | Self::Stranger { .. }
+            | Self::Utf8(_)
+            | Self::Version(_) => 400,
+        }
+    }
+}
+
+// === impl Answer ===
+
+impl Answer<'_> {
+    /// The AdmissionReview that carries it.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Envelope<'a> {
+            api_version: &'static str,
+            kind: &'static str,
+            response: &'a Answer<'a>,
+        }
+        let envelope = Envelope { api_version: API_VERSION, kind: KIND, response: self };
+        serde_json::to_vec(&envelope).expect("strings and numbers under string keys are always JSON")
+    }
+}
+
+// === salvage ===
+
+/// The `request.uid` of a body that may break anywhere after it.
+///
+/// Only that one: the uid of a nested object would make the API server reject the answer, and tell the user
+/// nothing.
+pub(crate) fn salvage_uid(body: &[u8]) -> Option<String> {
+    let mut uid = None;
+    let mut parser = serde_json::Deserializer::from_slice(body);
+    // The error is how the walk ends; whether the uid was met before it is all that counts.
+    let _ = Seek { path: &["request", "uid"], found: &mut uid }.deserialize(&mut parser);
+    uid.filter(|uid| !uid.is_empty() && uid.len() <= LONGEST_UID && !uid.chars().any(char::is_control))
+}
+
+/// Walks down `path` through objects, and stops at the string at its end.
+struct Seek<'p> {
+    path: &'p [&'static str],
+    found: &'p mut Option<String>,
+}
+
+impl<'de> DeserializeSeed<'de> for Seek<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        if self.path.is_empty() {
+            *self.found = Some(String::deserialize(deserializer)?);
+            return Err(D::Error::custom("found"));
+        }
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seek<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<Cow<'_, str>>()? {
+            if key == self.path[0] {
+                map.next_value_seed(Seek { path: &self.path[1..], found: &mut *self.found })?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+// === helpers ===
+
+/// Whether brackets, those in strings aside, are nested deeper than `limit`.
+fn is_deeper_than(json: &[u8], limit: usize) -> bool {
+    let mut depth = 0_usize;
+    let mut bytes = json.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' => skip_string(&mut bytes),
+            _ => {}
+        }
+        if depth > limit {
+            return true;
+        }
+    }
+    false
+}
+
+/// Skips to behind the quote that ends a string.
+fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => return,
+            b'\\' => drop(bytes.next()),
+            _ => {}
+        }
+    }
+}
+
+/// What a stranger wrote, fit for a message: short, and without control characters.
+pub(crate) fn printable(text: &str) -> String {
+    let text = text.trim();
+    let clean = text.chars().take(100).map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
+    if clean.is_empty() { "nothing".to_owned() } else { clean }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uid_is_salvaged_from_whatever_breaks_after_it() {
+        for (body, uid) in [
+            (r#"{"request":{"uid":"a","object":{"#, Some("a")),
+            (r#"{"request":{"uid":"a""#, Some("a")),
+            (r#"{"kind":"AdmissionReview","request":{"object":{"metadata":{"uid":"no"}},"uid":"a","#, Some("a")),
+            (r#"{"request":{"uid":"\u0061b","kind":!"#, Some("ab")),
+            (r#"{"request":{"object":{"request":{"uid":"no"}},"#, None),
+            (r#"{"uid":"no","request":{"object":{"uid":"no"}}}"#, None),
+            (r#"{"request":{"uid":"a"#, None),
+            (r#"{"request":{"uid":7}}"#, None),
+            (r#"{"request":{"uid":""}}"#, None),
+            (r#"{"request":{"uid":"a\nb"}}"#, None),
+            (r#"{"request":["uid"]}"#, None),
+            (r#"[{"request":{"uid":"no"}}]"#, None),
+            ("", None),
+        ] {
+            assert_eq!(salvage_uid(body.as_bytes()).as_deref(), uid, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_uid_is_salvaged_before_what_is_not_text() {
+        assert_eq!(salvage_uid(b"{\"request\":{\"uid\":\"a\",\"name\":\"\xff\"}}").as_deref(), Some("a"));
+        assert_eq!(salvage_uid(b"{\"request\":{\"name\":\"\xff\",\"uid\":\"a\"}}").as_deref(), Some("a"));
+        assert_eq!(salvage_uid(b"{\"request\":{\"uid\":\"\xff\"}}"), None);
+    }
+
+    #[test]
+    fn a_million_levels_overflow_no_stack() {
+        let deep = "[".repeat(1_000_000);
+        let body = format!(r#"{{"request":{{"object":{deep},"uid":"a"}}}}"#);
+        assert_eq!(salvage_uid(body.as_bytes()), None);
+        assert!(matches!(Review::parse(body.as_bytes()), Err(Unreadable::Deep)));
+        let closed = format!(r#"{{"request":{{"object":{deep}{},"uid":"a"}}}}"#, "]".repeat(1_000_000));
+        assert_eq!(salvage_uid(closed.as_bytes()).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn brackets_in_strings_are_no_nesting() {
+        let text = r#"{"a":"[[[[\"[[","b":[[]]}"#;
+        assert!(!is_deeper_than(text.as_bytes(), 3));
+        assert!(is_deeper_than(text.as_bytes(), 2));
+    }
+}

@@ -1,0 +1,328 @@
+//! What is judged, what is written for it, and what is said.
+
+use crate::world::{self, entry, models};
+use crate::{Bare, OWN, changed, denial, recorded};
+use base64::Engine as _;
+use modelguard::holder::ObjectId;
+use modelguard::object::{HolderKind, Workload};
+use modelguard::policy::Unread;
+use modelguard::world::LiftError;
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn a_removal_that_somebody_needs_is_denied_with_their_names() {
+    let bare = Bare::new();
+    bare.world.with(|state| state.holders.insert(entry("v1"), world::deployment_holds()));
+    let response = bare.ask("/validate", &removal()).await;
+    assert_eq!(denial(&response), ("MG101", 403));
+    assert_eq!(response["status"]["reason"], "Forbidden");
+    assert!(response["status"]["message"].as_str().unwrap().contains("Deployment prod/extraction-api"), "{response}");
+    let audit = &response["auditAnnotations"];
+    assert_eq!((&audit["decision"], &audit["code"], &audit["step"]), (&"deny".into(), &"MG101".into(), &"3".into()));
+    assert_eq!(audit["holders"], "Deployment prod/extraction-api (3 pods)");
+    assert!(bare.has_metric(
+        "modelguard_admission_requests_total{webhook=\"catalog\",operation=\"UPDATE\",kind=\"ConfigMap\",\
+         decision=\"deny\",dry_run=\"false\"} 1"
+    ));
+    assert!(bare.has_metric("modelguard_admission_denials_total{reason=\"MG101\"} 1"));
+    assert!(bare.has_metric("modelguard_admission_in_flight 0"));
+}
+
+#[tokio::test]
+async fn a_removal_that_only_lacks_its_proof_starts_it() {
+    let bare = Bare::new();
+    let response = bare.ask("/validate", &removal()).await;
+    assert_eq!(denial(&response).0, "MG103");
+    let settled = bare.world.with(|state| state.settled.clone());
+    assert_eq!(settled, [(models(), [entry("v1")].into())]);
+}
+
+#[tokio::test]
+async fn a_dry_run_starts_no_proof() {
+    let bare = Bare::new();
+    let mut review = removal();
+    review["request"]["dryRun"] = true.into();
+    let response = bare.ask("/validate", &review).await;
+    assert_eq!(denial(&response).0, "MG103");
+    assert!(bare.world.with(|state| state.settled.is_empty()));
+}
+
+#[tokio::test]
+async fn an_item_of_a_deletecollection_is_named_by_its_object() {
+    let bare = Bare::new();
+    bare.world.with(|state| state.holders.insert(entry("v1"), world::deployment_holds()));
+    let mut review = removal();
+    let request = &mut review["request"];
+    (request["operation"], request["object"], request["name"]) = ("DELETE".into(), Value::Null, "".into());
+    let response = bare.ask("/validate", &review).await;
+    assert_eq!(denial(&response), ("MG106", 403));
+    assert!(response["status"]["message"].as_str().unwrap().contains("extraction-models"), "{response}");
+    let record = &bare.records().await[0];
+    assert_eq!(record["object"]["name"], "extraction-models");
+}
+
+#[tokio::test]
+async fn a_422_has_no_reason_and_its_code_as_the_first_cause() {
+    let bare = Bare::new();
+    let review = changed("config-map-create", "/object/metadata/labels", json!({"modelguard.dev/catalog": "xml"}));
+    let response = bare.ask("/validate", &review).await;
+    assert_eq!(denial(&response), ("MG104", 422));
+    assert!(response["status"].get("reason").is_none(), "{response}");
+    assert_eq!(response["status"]["details"]["causes"][0]["field"], "MG104");
+}
+
+#[tokio::test]
+async fn a_reference_to_an_idle_entry_is_allowed_once_it_is_lifted() {
+    let bare = Bare::new();
+    let response = bare.ask("/validate", &recorded("deployment-create")).await;
+    assert_eq!(response["allowed"], true, "{response}");
+    assert_eq!(response["auditAnnotations"]["decision"], "allow");
+    bare.world.with(|state| {
+        assert_eq!((state.lifts.len(), state.reads), (1, 1));
+        assert_eq!((&state.lifts[0].catalog, &*state.lifts[0].resource_version), (&models(), "42"));
+        assert!(!state.lifts[0].usage.marks(&entry("v1")));
+    });
+}
+
+#[tokio::test]
+async fn a_dry_run_lifts_nothing() {
+    let bare = Bare::new();
+    let response = bare.ask("/validate", &changed("deployment-create", "/dryRun", true)).await;
+    assert_eq!(response["allowed"], true);
+    assert!(bare.world.with(|state| state.lifts.is_empty()));
+}
+
+#[tokio::test]
+async fn a_conflict_makes_it_read_and_decide_again() {
+    let bare = Bare::new();
+    bare.world.with(|state| state.lift_outcomes.extend([LiftError::Conflict, LiftError::Conflict]));
+    let response = bare.ask("/validate", &recorded("deployment-create")).await;
+    assert_eq!(response["allowed"], true);
+    assert_eq!(bare.world.with(|state| (state.lifts.len(), state.reads)), (3, 3));
+}
+
+#[tokio::test]
+async fn a_lift_that_fails_denies() {
+    let bare = Bare::new();
+    let unread = Unread::new("ConfigMap prod/extraction-models", "connection reset");
+    bare.world.with(|state| state.lift_outcomes.push_back(unread.into()));
+    let response = bare.ask("/validate", &recorded("deployment-create")).await;
+    assert_eq!(denial(&response), ("MG501", 503));
+    assert_eq!(response["status"]["details"]["retryAfterSeconds"], 2);
+    assert!(response["status"]["message"].as_str().unwrap().contains("connection reset"));
+}
+
+#[tokio::test]
+async fn a_read_that_fails_denies() {
+    let bare = Bare::new();
+    bare.world.with(|state| state.catalogs.insert(models(), None));
+    let response = bare.ask("/validate", &recorded("deployment-create")).await;
+    assert_eq!(denial(&response), ("MG501", 503));
+    assert_eq!(response["status"]["reason"], "ServiceUnavailable");
+    assert_eq!(response["status"]["details"]["retryAfterSeconds"], 2);
+}
+
+#[tokio::test]
+async fn a_template_that_says_what_it_uses_badly_is_denied() {
+    let bare = Bare::new();
+    let pointer = "/object/spec/template/metadata/annotations/modelguard.dev~1uses";
+    let response = bare.ask("/validate", &changed("deployment-create", pointer, "extraction-models")).await;
+    assert_eq!(denial(&response), ("MG204", 422));
+    assert!(response["status"].get("reason").is_none());
+}
+
+#[tokio::test]
+async fn a_workload_without_a_template_is_denied() {
+    let bare = Bare::new();
+    let review = changed("deployment-create", "/object/spec", json!({"replicas": 1}));
+    assert_eq!(denial(&bare.ask("/validate", &review).await), ("MG204", 422));
+}
+
+#[tokio::test]
+async fn the_deletion_of_a_workload_is_allowed_unseen() {
+    let bare = Bare::new();
+    let mut review = changed("deployment-create", "/operation", "DELETE");
+    review["request"]["oldObject"] = review["request"]["object"].take();
+    assert_eq!(bare.ask("/validate", &review).await["allowed"], true);
+    assert_eq!(bare.world.with(|state| state.reads), 0);
+}
+
+#[tokio::test]
+async fn an_ephemeral_container_that_needs_an_entry_is_judged() {
+    let bare = Bare::new();
+    let mut review = recorded("deployment-create");
+    let request = &mut review["request"];
+    request["kind"] = json!({"group": "", "version": "v1", "kind": "Pod"});
+    request["resource"] = json!({"group": "", "version": "v1", "resource": "pods"});
+    request["subResource"] = "ephemeralcontainers".into();
+    request["operation"] = "UPDATE".into();
+    let pod = |containers: Value| json!({"metadata": {"name": "api"}, "spec": {"containers": [], "ephemeralContainers": containers}});
+    let key = json!({"name": "extraction-models", "key": "v3"});
+    let env = json!([{"name": "debug", "env": [{"name": "M", "valueFrom": {"configMapKeyRef": key}}]}]);
+    (request["oldObject"], request["object"]) = (pod(json!([])), pod(env));
+    let response = bare.ask("/validate", &review).await;
+    assert_eq!(denial(&response), ("MG201", 403));
+}
+
+// === scaling up from zero ===
+
+fn replica_set(uses: &str) -> Workload {
+    let json = json!({
+        "metadata": {"name": "extraction-api-7c9f", "namespace": "prod"},
+        "spec": {"replicas": 0, "template": {
+            "metadata": {"annotations": {"modelguard.dev/uses": uses}},
+            "spec": {"containers": []},
+        }},
+    });
+    Workload::parse(&json.to_string()).unwrap()
+}
+
+async fn scale_up(found: Option<Workload>) -> (Bare, Value) {
+    let bare = Bare::new();
+    let id = ObjectId { kind: HolderKind::ReplicaSet, namespace: "prod".into(), name: "extraction-api-7c9f".into() };
+    bare.world.with(|state| state.workloads.extend(found.map(|workload| (id, workload))));
+    let response = bare.ask("/validate", &recorded("replica-set-scale")).await;
+    (bare, response)
+}
+
+#[tokio::test]
+async fn scaling_up_from_zero_lifts_what_the_template_needs() {
+    let (bare, response) = scale_up(Some(replica_set("extraction-models:v1"))).await;
+    assert_eq!(response["allowed"], true, "{response}");
+    assert_eq!(bare.world.with(|state| state.lifts.len()), 1);
+}
+
+#[tokio::test]
+async fn scaling_up_what_needs_a_missing_entry_is_denied() {
+    let (_, response) = scale_up(Some(replica_set("extraction-models:v0"))).await;
+    assert_eq!(denial(&response), ("MG201", 403));
+}
+
+#[tokio::test]
+async fn scaling_up_what_is_gone_is_allowed() {
+    let (bare, response) = scale_up(None).await;
+    assert_eq!(response["allowed"], true);
+    assert_eq!(bare.world.with(|state| state.reads), 0);
+}
+
+#[tokio::test]
+async fn other_changes_of_scale_need_no_look() {
+    for (old, new) in
+        [(json!({"replicas": 1}), json!({"replicas": 2})), (json!({"replicas": 2}), json!({})), (json!({}), json!({}))]
+    {
+        let bare = Bare::new();
+        let mut review = recorded("replica-set-scale");
+        (review["request"]["oldObject"]["spec"], review["request"]["object"]["spec"]) = (old, new);
+        bare.world.hang(true);
+        assert_eq!(bare.ask("/validate", &review).await["allowed"], true);
+    }
+}
+
+// === the mutating webhook ===
+
+fn patched(review: &Value, response: &Value) -> Value {
+    assert_eq!(response["patchType"], "JSONPatch", "{response}");
+    let patch = base64::engine::general_purpose::STANDARD.decode(response["patch"].as_str().unwrap()).unwrap();
+    let patch: json_patch::Patch = serde_json::from_slice(&patch).unwrap();
+    let mut object = review["request"]["object"].clone();
+    json_patch::patch(&mut object, &patch).unwrap();
+    object
+}
+
+#[tokio::test]
+async fn a_new_catalog_gets_its_first_revision() {
+    let bare = Bare::new();
+    let review = recorded("config-map-create");
+    let response = bare.ask("/mutate", &review).await;
+    assert_eq!(response["allowed"], true);
+    let object = patched(&review, &response);
+    assert_eq!(object["metadata"]["annotations"], json!({"modelguard.dev/revision": "1"}));
+    assert_eq!(object["data"], review["request"]["object"]["data"]);
+    assert_eq!(bare.ask("/mutate", &review).await, response, "asked again, it says the same");
+}
+
+#[tokio::test]
+async fn what_is_forged_is_taken_away() {
+    let bare = Bare::new();
+    let annotations = json!({"modelguard.dev/usage": "{}", "a/b": "c"});
+    let review = changed(
+        "config-map-create",
+        "/object/metadata",
+        json!({
+            "name": "extraction-models", "labels": {"modelguard.dev/catalog": "keys"}, "annotations": annotations,
+        }),
+    );
+    let object = patched(&review, &bare.ask("/mutate", &review).await);
+    assert_eq!(object["metadata"]["annotations"], json!({"modelguard.dev/revision": "1", "a/b": "c"}));
+}
+
+#[tokio::test]
+async fn what_needs_no_change_gets_no_patch() {
+    let bare = Bare::new();
+    let mut review = recorded("config-map-remove");
+    review["request"]["object"] = review["request"]["oldObject"].clone();
+    let response = bare.ask("/mutate", &review).await;
+    assert_eq!(response["allowed"], true);
+    assert!(response.get("patch").is_none() && response.get("patchType").is_none(), "{response}");
+}
+
+#[tokio::test]
+async fn what_the_mutating_webhook_made_passes_the_validating_one() {
+    let bare = Bare::new();
+    let mut review = recorded("config-map-create");
+    assert_eq!(denial(&bare.ask("/validate", &review).await).0, "MG107", "unmutated");
+    let response = bare.ask("/mutate", &review).await;
+    review["request"]["object"] = patched(&review, &response);
+    assert_eq!(bare.ask("/validate", &review).await["allowed"], true);
+}
+
+// === around it ===
+
+#[tokio::test]
+async fn a_defect_denies() {
+    let bare = Bare::new();
+    bare.world.with(|state| state.defect = true);
+    let response = bare.ask("/validate", &recorded("deployment-create")).await;
+    assert_eq!(denial(&response), ("MG501", 500));
+    bare.world.with(|state| state.defect = false);
+    assert_eq!(bare.ask("/validate", &recorded("deployment-create")).await["allowed"], true);
+}
+
+#[tokio::test]
+async fn every_decision_is_recorded_without_data() {
+    let bare = Bare::new();
+    bare.world.with(|state| state.holders.insert(entry("v1"), world::deployment_holds()));
+    bare.ask("/validate", &removal()).await;
+    bare.ask("/validate", &changed("deployment-create", "/userInfo/username", OWN)).await;
+    let records = bare.records().await;
+    let [removal, deployment] = records.as_slice() else { panic!("{records:?}") };
+    let mut removal = removal.clone();
+    assert!(removal["ts"].take().as_str().unwrap().ends_with('Z'));
+    assert!(removal["latency_us"].take().is_u64());
+    let digests = removal["digests"].take();
+    assert!(digests["old"] != digests["new"] && digests["old"].as_str().unwrap().len() == 64, "{digests}");
+    assert_eq!(
+        removal,
+        json!({
+            "schema": "modelguard.dev/decision/v1", "ts": null, "id": "0b9f0a52-6c5e-4c38-9d2c-3f2f2a5f0002",
+            "webhook": "catalog", "operation": "UPDATE", "subresource": "", "dry_run": false,
+            "object": {"group": "", "version": "v1", "kind": "ConfigMap", "namespace": "prod", "name": "extraction-models",
+                       "uid": "6e0c1f3e-8a0b-4f0e-9d10-000000000001", "resource_version": "42"},
+            "user": "ci", "allowed": false, "status": 403, "code": "MG101", "enforcement": "Deny", "step": 3,
+            "entries": {"removed": ["v1"], "replaced": [], "added": []}, "entries_total": 1,
+            "holders": [{"kind": "Deployment", "namespace": "prod", "name": "extraction-api", "pods": 3}],
+            "holders_total": 1, "retry_after_s": null, "digests": null, "latency_us": null,
+        })
+    );
+    assert_eq!(
+        (&deployment["allowed"], &deployment["status"], &deployment["user"]),
+        (&true.into(), &200.into(), &OWN.into())
+    );
+    assert_eq!(deployment["digests"], json!({"old": null, "new": null}));
+    assert!(!serde_json::to_string(&records).unwrap().contains("s3://"));
+}
+
+/// The removal of `v1`, which the stored object does not say is Idle.
+fn removal() -> Value {
+    recorded("config-map-remove")
+}
