@@ -38,6 +38,7 @@ pub mod admin;
 pub mod admission;
 pub mod arming;
 pub mod catalog;
+pub mod cli;
 pub mod clock;
 pub mod controller;
 pub mod holder;

@@ -1,2 +1,16 @@
-//! The `modelguard` binary.
-fn main() {}
+//! The `modelguard` binary: parse, run, exit code.
+
+use clap::Parser as _;
+use modelguard::cli::{self, Cli, Exit};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return Exit::of_usage(&error).into(),
+    };
+    match cli::run(cli) {
+        Ok(exit) => exit.into(),
+        Err(error) => Exit::of_error(&error).into(),
+    }
+}

@@ -1,0 +1,37 @@
+//! Exit codes, and the one place where an error is printed.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Exit {
+    /// All is fine: 0.
+    Fine,
+    /// It was typed wrongly, or the environment does not allow it: 2.
+    Unable,
+}
+
+impl Exit {
+    /// Prints help to stdout, or what was typed wrongly to stderr.
+    pub fn of_usage(error: &clap::Error) -> Self {
+        // With no one to read it there is nobody to tell.
+        let _ = error.print();
+        if error.use_stderr() { Self::Unable } else { Self::Fine }
+    }
+
+    /// Prints an error with all its causes on one line.
+    pub fn of_error(error: &anyhow::Error) -> Self {
+        let _ = writeln!(std::io::stderr(), "modelguard: {error:#}");
+        Self::Unable
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Fine => Self::SUCCESS,
+            Exit::Unable => Self::from(2),
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! `modelguard serve`: brings the transport, the cluster and the controller together.
+
+use crate::admission::{self, Limits};
+use crate::cli::Exit;
+use crate::clock::Clock;
+use crate::controller::{self, Election, Leadership, Progress};
+use crate::index::watch::Watches;
+use crate::index::{self, Index};
+use crate::metrics::{self, Metrics};
+use crate::shutdown::{self, Shutdown, Tasks};
+use crate::telemetry;
+use crate::world::cluster::Cluster;
+use crate::{admin, record};
+use anyhow::Context as _;
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use kube::api::{Api, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use parking_lot::RwLock;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// Removals that wait for their Settling to be written; a client whose removal does not fit asks again.
+const REFUSED: usize = 256;
+
+/// How long the API server may take to say who we are.
+const HELLO: Duration = Duration::from_secs(10);
+
+/// What `serve` was typed with; each flag has an environment variable.
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    /// Kubeconfig file [default: in cluster, then the usual rules]
+    #[arg(long, value_name = "FILE", env = "MODELGUARD_KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
+    /// Where the webhook listens
+    #[arg(long, value_name = "ADDRESS", env = "MODELGUARD_LISTEN", default_value = "[::]:10250")]
+    listen: SocketAddr,
+    /// Where /livez, /readyz and /metrics are served
+    #[arg(long, value_name = "ADDRESS", env = "MODELGUARD_ADMIN_LISTEN", default_value = "[::]:9090")]
+    admin_listen: SocketAddr,
+    /// Folder with tls.crt and tls.key, read again when it changes
+    #[arg(long, value_name = "DIR", env = "MODELGUARD_TLS_DIR", default_value = "/etc/modelguard/tls")]
+    tls_dir: PathBuf,
+    /// Δ: the longest that a request may take between its admission and its commit; under 60s only for tests
+    #[arg(long, value_name = "DURATION", env = "MODELGUARD_SETTLE", default_value = "60s", value_parser = duration)]
+    settle: Duration,
+    /// How long to go on serving after SIGTERM, while others learn that this replica leaves
+    #[arg(long, value_name = "DURATION", env = "MODELGUARD_SHUTDOWN_DELAY", default_value = "10s", value_parser = duration)]
+    shutdown_delay: Duration,
+    /// Name of the Mutating- and the ValidatingWebhookConfiguration that call this webhook
+    #[arg(long, value_name = "NAME", env = "MODELGUARD_WEBHOOK_CONFIGURATION", default_value = "modelguard")]
+    webhook_configuration: String,
+    /// Name of the Lease by which the replicas elect the one that acts
+    #[arg(long, value_name = "NAME", env = "MODELGUARD_LEASE", default_value = "modelguard")]
+    lease: String,
+    /// Namespace of that Lease
+    #[arg(long, value_name = "NAME", env = "MODELGUARD_NAMESPACE", default_value = "modelguard-system")]
+    namespace: String,
+    /// How logs are written to stderr
+    #[arg(long, value_name = "FORMAT", env = "MODELGUARD_LOG_FORMAT", default_value = "text")]
+    log_format: telemetry::Format,
+}
+
+/// Serves until told to stop.
+pub(super) fn run(args: Args) -> anyhow::Result<Exit> {
+    telemetry::init(args.log_format)?;
+    // ring is what kube uses; without a default, rustls would panic at the first handshake.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    runtime.block_on(serve(args))?;
+    Ok(Exit::Fine)
+}
+
+async fn serve(args: Args) -> anyhow::Result<()> {
+    let (trigger, shutdown) = shutdown::channel();
+    let mut tasks = Tasks::new();
+    tasks.spawn("signals", shutdown::on_signals(trigger));
+
+    let client = client(args.kubeconfig.clone()).await?;
+    let own_username = username(&client).await?;
+    tracing::info!(username = own_username, version = env!("CARGO_PKG_VERSION"), "connected to the API server");
+
+    let mut registry = metrics::registry();
+    let metrics = Metrics::register(&mut registry);
+    let (log, writer) = record::Log::start(std::io::stdout(), &metrics).context("start the decision log")?;
+
+    let cluster = spawn_cluster(client, &args, &shutdown, &mut tasks);
+    let config = admission::Config {
+        listen: args.listen,
+        admin_listen: args.admin_listen,
+        tls_dir: args.tls_dir,
+        own_username: Some(own_username.into()),
+        limits: Limits::default(),
+        shutdown_delay: args.shutdown_delay,
+        ..admission::Config::default()
+    };
+    let parts = admission::Parts {
+        world: Arc::new(cluster),
+        registry,
+        metrics,
+        log,
+        writer,
+        readiness: admin::Readiness::default(),
+        shutdown,
+    };
+    let server = admission::Server::bind(config, parts).await?;
+    tokio::select! {
+        served = server.serve() => served?,
+        ended = tasks.ended() => return Err(ended.into()),
+    }
+    Ok(())
+}
+
+/// Starts everything that watches the cluster or acts on it.
+fn spawn_cluster(client: kube::Client, args: &Args, shutdown: &Shutdown, tasks: &mut Tasks) -> Cluster {
+    let index = Arc::new(RwLock::new(Index::default()));
+    let (armed, on_armed) = watch::channel(());
+    let (told, leadership) = watch::channel(Leadership::default());
+    let (refused, on_refused) = mpsc::channel(REFUSED);
+    let progress = Progress::new(Clock::start(), args.settle, leadership);
+    let cluster = Cluster { client: client.clone(), index: index.clone(), progress: progress.clone(), refused };
+
+    let Watches { tasks: mut watches, changes } = index::watch::spawn(&client, &index);
+    tasks.spawn("watches", async move { watches.join_next().await.map_or(Ok(()), |ended| ended.map(drop)) });
+    let namespaces = controller::follow_namespaces(index, changes.clone(), progress.clone(), armed.clone());
+    tasks.spawn("guarded namespaces", never_ends(namespaces));
+    let configurations =
+        controller::watch_configurations(client.clone(), args.webhook_configuration.clone(), progress, armed);
+    tasks.spawn("webhook configurations", never_ends(configurations));
+
+    let election = Election::new(client, &args.namespace, &args.lease, identity(), told);
+    let stop = shutdown.clone();
+    tasks.spawn("election", async move {
+        election.run(stop.leaving()).await;
+        // Stepping down at the end is no failure; the process ends by its server.
+        std::future::pending::<Result<(), Infallible>>().await
+    });
+    tasks.spawn("proofs", never_ends(controller::prove(cluster.clone(), changes, on_armed)));
+    tasks.spawn("refused removals", never_ends(controller::settle_refused(cluster.clone(), on_refused)));
+    cluster
+}
+
+/// A client for the cluster that `kubeconfig` names, or this process runs in.
+async fn client(kubeconfig: Option<PathBuf>) -> anyhow::Result<kube::Client> {
+    let mut config = match kubeconfig {
+        None => kube::Config::infer().await.context("find a cluster")?,
+        Some(file) => {
+            let kubeconfig = Kubeconfig::read_from(&file).with_context(|| format!("read {}", file.display()))?;
+            let options = KubeConfigOptions::default();
+            kube::Config::from_custom_kubeconfig(kubeconfig, &options)
+                .await
+                .with_context(|| format!("use {}", file.display()))?
+        }
+    };
+    // kube 5 repeats 429, 503 and 504 fifteen times by itself; a decision has a deadline and says why it failed.
+    config.default_retry = false;
+    kube::Client::try_from(config).context("make a client")
+}
+
+/// What the API server calls us: its requests on our behalf must never wait for the others.
+async fn username(client: &kube::Client) -> anyhow::Result<String> {
+    let api: Api<SelfSubjectReview> = Api::all(client.clone());
+    let (params, review) = (PostParams::default(), SelfSubjectReview::default());
+    let asked = tokio::time::timeout(HELLO, api.create(&params, &review));
+    let answer = asked.await.context("ask the API server who we are")?;
+    let answer = answer.context("ask the API server who we are")?;
+    answer
+        .status
+        .and_then(|status| status.user_info)
+        .and_then(|user| user.username)
+        .context("the API server does not say who we are")
+}
+
+/// A name that no other replica has: the pod's, where there is one, and something random.
+fn identity() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "modelguard".to_owned());
+    let random: String = std::iter::repeat_with(fastrand::alphanumeric).take(6).collect();
+    format!("{host}_{random}")
+}
+
+/// Turns what runs for ever into a task: should it end, the process does.
+async fn never_ends(task: impl Future<Output = ()>) -> Result<(), Infallible> {
+    task.await;
+    Ok(())
+}
+
+/// Reads a duration as `60s`, `1m30s` or `500ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let span: jiff::SignedDuration = text.parse().map_err(|_| "expected a duration such as 60s or 1m30s".to_owned())?;
+    Duration::try_from(span).map_err(|_| "expected a duration that is not negative".to_owned())
+}

@@ -1,0 +1,62 @@
+//! The command line as people meet it: help, exit codes, and what is said when something is wrong.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn modelguard(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_modelguard"));
+    // What the caller's environment says is not what is tested.
+    command.env_clear().env("HOME", "/nonexistent").args(args).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Compares with a committed file; writes it where `GENERATE` is set.
+#[track_caller]
+fn assert_generated(file: &str, text: &str) {
+    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(file);
+    if std::env::var_os("GENERATE").is_some() {
+        fs::write(&path, text).unwrap();
+    }
+    let committed = fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(text, committed, "{} has drifted; `just generate` writes it anew", path.display());
+}
+
+#[test]
+fn the_help_is_the_committed_one() {
+    for (args, file) in [(&["--help"][..], "help.txt"), (&["serve", "--help"], "help-serve.txt")] {
+        let output = modelguard(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert_generated(file, std::str::from_utf8(&output.stdout).unwrap());
+    }
+}
+
+#[test]
+fn what_is_typed_wrongly_ends_with_2_and_says_what_was_expected() {
+    for (args, expected) in [
+        (&[][..], "Usage: modelguard <COMMAND>"),
+        (&["guard"], "unrecognized subcommand 'guard'"),
+        (&["serve", "--settle", "soon"], "expected a duration such as 60s or 1m30s"),
+        (&["serve", "--settle=-5s"], "expected a duration that is not negative"),
+        (&["serve", "--listen", "somewhere"], "invalid socket address"),
+        (&["serve", "--log-format", "xml"], "[possible values: json, text]"),
+    ] {
+        let output = modelguard(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(stderr(&output).contains(expected), "{args:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn an_environment_that_does_not_allow_it_ends_with_2_and_one_line() {
+    let output = modelguard(&["serve", "--kubeconfig", "/nonexistent/kubeconfig"]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = stderr(&output);
+    assert!(text.starts_with("modelguard: read /nonexistent/kubeconfig: "), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+}
