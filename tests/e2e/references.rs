@@ -1,0 +1,305 @@
+//! Every way to need an entry, on every kind that can: unknown entries are refused, known ones are kept.
+
+use crate::scene::{Scene, Test, shared};
+use crate::support::builders::{deployment, keys, template, workload};
+use crate::support::kubectl::Output;
+use crate::support::namespace::Namespace;
+use crate::support::wait::until;
+use serde_json::{Value, json};
+
+const KINDS: [&str; 8] =
+    ["CronJob", "DaemonSet", "Deployment", "Job", "Pod", "ReplicaSet", "ReplicationController", "StatefulSet"];
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        shared("references::each_way_is_checked", each_way_is_checked),
+        shared("references::each_way_holds", each_way_holds),
+        shared("references::whole_catalogs_are_held", whole_catalogs_are_held),
+        shared("references::optional_ones_are_not_held", optional_ones_are_not_held),
+        shared("references::each_kind_is_checked", each_kind_is_checked),
+        shared("references::each_kind_holds", each_kind_holds),
+        shared("references::updates_are_checked", updates_are_checked),
+        shared("references::ephemeral_containers", ephemeral_containers),
+        shared("references::a_replica_set_scaled_up_from_zero", a_replica_set_scaled_up_from_zero),
+        shared("references::a_finished_job_holds_nothing", a_finished_job_holds_nothing),
+        shared("references::a_terminating_pod_holds", a_terminating_pod_holds),
+        shared("references::unknown_catalogs", unknown_catalogs),
+        shared("references::shared_catalogs", shared_catalogs),
+        shared("references::what_does_not_parse", what_does_not_parse),
+        shared("references::ordinary_config_maps_are_free", ordinary_config_maps_are_free),
+    ]
+}
+
+/// A pod template that needs an entry of the `keys` catalog `models`.
+type Way = fn(&str) -> Value;
+
+const WAYS: [(&str, Way); 6] = [
+    ("uses", |entry| template("app", &format!("models:{entry}"))),
+    ("key-ref", |entry| with_env(&["containers"], entry, false)),
+    ("init", |entry| with_env(&["initContainers"], entry, false)),
+    ("volume", |entry| with_volume(json!({"configMap": {"name": "models", "items": items(entry)}}))),
+    ("projected", |entry| {
+        let sources = json!([{"configMap": {"name": "models", "items": items(entry)}}]);
+        with_volume(json!({"projected": {"sources": sources}}))
+    }),
+    ("two-places", |entry| with_env(&["containers", "initContainers"], entry, false)),
+];
+
+fn each_way_is_checked(scene: &Scene<'_>) {
+    scene.create_object(keys("models", &["v1", "v2"]).to_string()).ok();
+    for (way, template) in WAYS {
+        let unknown = workload("Deployment", way, 0, template("v9"));
+        scene.create_object(unknown.to_string()).denied("MG201").says("v9").says("v1").says("v2");
+        assert_eq!(scene.answers("deployments", way, "admin"), [("create".to_owned(), 403)], "{way}");
+    }
+}
+
+fn each_way_holds(scene: &Scene<'_>) {
+    scene.create_object(keys("models", &WAYS.map(|(way, _)| way)).to_string()).ok();
+    for (way, template) in WAYS {
+        scene.create_object(workload("Deployment", way, 0, template(way)).to_string()).ok();
+    }
+    for (way, _) in WAYS {
+        remove(scene, "models", way).denied("MG101").says(way).says(&format!("/{way}"));
+    }
+}
+
+fn whole_catalogs_are_held(scene: &Scene<'_>) {
+    let mut env_from = template("app", "");
+    env_from["spec"]["containers"][0]["envFrom"] = json!([{"configMapRef": {"name": "env-from"}}]);
+    let mut init = template("app", "");
+    init["spec"]["initContainers"] = json!([{"name": "init", "image": "registry.invalid/init:1"}]);
+    init["spec"]["initContainers"][0]["envFrom"] = json!([{"configMapRef": {"name": "init-env-from"}}]);
+    let ways = [
+        ("env-from", env_from),
+        ("init-env-from", init),
+        ("mount", with_volume(json!({"configMap": {"name": "mount"}}))),
+        (
+            "projected-mount",
+            with_volume(json!({"projected": {"sources": [{"configMap": {"name": "projected-mount"}}]}})),
+        ),
+    ];
+    for (name, template) in ways {
+        scene.create_object(keys(name, &["v1", "v2"]).to_string()).ok();
+        scene.create_object(workload("Deployment", name, 0, template).to_string()).ok();
+        remove(scene, name, "v1").denied("MG101").says(&format!("/{name}"));
+        // What is added later is mounted as well.
+        scene.kubectl(["patch", "configmap", name, "--type=merge", r#"-p={"data":{"v3":"weights"}}"#]).run().ok();
+        remove(scene, name, "v3").denied("MG101");
+    }
+}
+
+fn optional_ones_are_not_held(scene: &Scene<'_>) {
+    scene.armed();
+    scene.create_object(keys("models", &["v1", "v2"]).to_string()).ok();
+    let optional_source = json!({"configMap": {"name": "models", "items": items("v1"), "optional": true}});
+    let ways = [
+        ("key-ref", with_env(&["containers"], "v1", true)),
+        ("volume", with_volume(optional_source.clone())),
+        ("projected", with_volume(json!({"projected": {"sources": [optional_source]}}))),
+        ("missing", with_env(&["containers"], "v9", true)),
+    ];
+    for (name, template) in ways {
+        scene.create_object(workload("Deployment", name, 0, template).to_string()).ok();
+    }
+    remove(scene, "models", "v1").ok();
+}
+
+fn each_kind_is_checked(scene: &Scene<'_>) {
+    scene.wait_for_account();
+    scene.create_object(keys("models", &["v1", "v2"]).to_string()).ok();
+    for kind in KINDS {
+        let unknown = workload(kind, "unknown", 1, template("unknown", "models:v9"));
+        scene.create_object(unknown.to_string()).denied("MG201").says("v9").says("v1").says("v2");
+    }
+}
+
+fn each_kind_holds(scene: &Scene<'_>) {
+    scene.wait_for_account();
+    let entry = |kind: &str| format!("for-{}", kind.to_lowercase());
+    let entries = KINDS.map(entry);
+    scene.create_object(keys("models", &entries.each_ref().map(String::as_str)).to_string()).ok();
+    for kind in KINDS {
+        let mut object = workload(kind, "known", 1, template(&entry(kind), &format!("models:{}", entry(kind))));
+        if kind == "Job" {
+            // It would be done at once.
+            object["spec"]["suspend"] = true.into();
+        }
+        scene.create_object(object.to_string()).ok();
+    }
+    for kind in KINDS {
+        remove(scene, "models", &entry(kind)).denied("MG101").says(kind).says("/known");
+    }
+}
+
+fn updates_are_checked(scene: &Scene<'_>) {
+    scene.create_object(keys("models", &["v1", "v2"]).to_string()).ok();
+    scene.apply(deployment("api", 0, "models:v1").to_string()).ok();
+    scene.apply(deployment("api", 0, "models:v9").to_string()).denied("MG201");
+    let unknown = json!({"spec": {"template": {"metadata": {"annotations": {"modelguard.dev/uses": "models:v8"}}}}});
+    scene.kubectl(["patch", "deployment", "api", "-p", &unknown.to_string()]).run().denied("MG201").says("v8");
+    scene.apply(deployment("api", 0, "models:v2").to_string()).ok();
+    remove(scene, "models", "v2").denied("MG101");
+}
+
+fn ephemeral_containers(scene: &Scene<'_>) {
+    scene.wait_for_account();
+    scene.create_object(keys("models", &["v1", "v2"]).to_string()).ok();
+    scene.create_object(workload("Pod", "app", 1, template("app", "")).to_string()).ok();
+    let debug = |entry: &str| {
+        let file = scene.at.cluster.dir().join(format!("{}-{entry}.json", scene.namespace.name));
+        std::fs::write(&file, json!({"env": [key_ref(entry, false)]}).to_string()).expect("a file");
+        let custom = format!("--custom={}", file.display());
+        scene
+            .kubectl([
+                "debug",
+                "app",
+                "--image=registry.invalid/debug:1",
+                "--profile=general",
+                "--attach=false",
+                "-q",
+                &custom,
+            ])
+            .run()
+    };
+    debug("v9").denied("MG201").says("v9");
+    debug("v1").ok();
+    remove(scene, "models", "v1").denied("MG101").says("/app");
+}
+
+/// At zero it holds nothing, so its entry may go; then it must not come back to life.
+fn a_replica_set_scaled_up_from_zero(scene: &Scene<'_>) {
+    scene.armed();
+    scene.create_object(keys("models", &["v1", "v2"]).to_string()).ok();
+    scene.create_object(workload("ReplicaSet", "old", 0, template("old", "models:v1")).to_string()).ok();
+    scene.kubectl(["scale", "replicaset", "old", "--replicas=1"]).run().ok();
+    remove(scene, "models", "v1").denied("MG101");
+    scene.kubectl(["scale", "replicaset", "old", "--replicas=0"]).run().ok();
+    until("its pods are gone", || match scene.get("replicaset", "old")["status"]["replicas"].as_u64().unwrap_or(0) {
+        0 => Ok(()),
+        replicas => Err(format!("{replicas} replicas")),
+    });
+    remove(scene, "models", "v1").ok();
+    scene.kubectl(["scale", "replicaset", "old", "--replicas=1"]).run().denied("MG201").says("v1").says("v2");
+    scene.kubectl(["patch", "replicaset", "old", r#"-p={"spec":{"replicas":2}}"#]).run().denied("MG201");
+    assert_eq!(scene.get("replicaset", "old")["spec"]["replicas"], 0);
+}
+
+fn a_finished_job_holds_nothing(scene: &Scene<'_>) {
+    scene.armed();
+    scene.wait_for_account();
+    scene.create_object(keys("models", &["v1", "v2"]).to_string()).ok();
+    scene.create_object(workload("Job", "batch", 1, template("batch", "models:v1")).to_string()).ok();
+    scene.kubectl(["wait", "--for=condition=Complete", "job/batch", "--timeout=60s"]).run().ok();
+    remove(scene, "models", "v1").ok();
+}
+
+fn a_terminating_pod_holds(scene: &Scene<'_>) {
+    scene.armed();
+    scene.wait_for_account();
+    scene.create_object(keys("models", &["v1", "v2"]).to_string()).ok();
+    let mut pod = workload("Pod", "slow", 1, template("slow", "models:v1"));
+    pod["metadata"]["finalizers"] = json!(["example.com/still-answering"]);
+    scene.create_object(pod.to_string()).ok();
+    scene.kubectl(["delete", "pod", "slow", "--wait=false"]).run().ok();
+    remove(scene, "models", "v1").denied("MG101").says("/slow");
+    scene.kubectl(["patch", "pod", "slow", "--type=merge", r#"-p={"metadata":{"finalizers":null}}"#]).run().ok();
+    scene.kubectl(["wait", "--for=delete", "pod/slow", "--timeout=60s"]).run().ok();
+    remove(scene, "models", "v1").ok();
+}
+
+fn unknown_catalogs(scene: &Scene<'_>) {
+    let elsewhere = Namespace::create(&scene.at.cluster, "references::elsewhere", false);
+    elsewhere.create_object(keys("models", &["secret-v1"]).to_string()).ok();
+    scene
+        .create_object(
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ordinary"}, "data": {"v1": "x"}})
+                .to_string(),
+        )
+        .ok();
+    let foreign = format!("{}/models:secret-v1", elsewhere.name);
+    let foreign_unknown = format!("{}/models:v9", elsewhere.name);
+    for (name, uses) in [
+        ("missing", "nowhere:v1"),
+        ("ordinary", "ordinary:v1"),
+        ("foreign", &foreign),
+        // The same answer as for one that is listed, or it would tell what is.
+        ("foreign-unknown", &foreign_unknown),
+    ] {
+        let denied = scene.create_object(deployment(name, 0, uses).to_string()).denied("MG202");
+        if name == "foreign-unknown" {
+            denied.silent_on("secret-v1");
+        }
+        assert_eq!(scene.answers("deployments", name, "admin"), [("create".to_owned(), 403)], "{name}");
+    }
+}
+
+fn shared_catalogs(scene: &Scene<'_>) {
+    let elsewhere = Namespace::create(&scene.at.cluster, "references::shared", false);
+    for (name, with) in [("named", format!("other, {}", scene.namespace.name)), ("all", "*".to_owned())] {
+        let mut models = keys(name, &["v1", "v2"]);
+        models["metadata"]["annotations"] = json!({"modelguard.dev/shared-with": with});
+        elsewhere.create_object(models.to_string()).ok();
+        let uses = |entry: &str| format!("{}/{name}:{entry}", elsewhere.name);
+        scene.create_object(deployment(name, 0, &uses("v1")).to_string()).ok();
+        scene.create_object(deployment("unknown", 0, &uses("v9")).to_string()).denied("MG201").says("v1").says("v2");
+        let patch = ["patch", "configmap", name, "--type=merge", r#"-p={"data":{"v1":null}}"#];
+        elsewhere.kubectl(patch).run().denied("MG101").says(&format!("{}/{name}", scene.namespace.name));
+    }
+}
+
+fn what_does_not_parse(scene: &Scene<'_>) {
+    scene.create_object(keys("models", &["v1"]).to_string()).ok();
+    for (number, uses) in
+        ["models", "models:", ":v1", "a/b/models:v1", "models:v1,,models:v1", "models:%zz"].into_iter().enumerate()
+    {
+        let name = format!("broken-{number}");
+        let denied = scene.create_object(deployment(&name, 0, uses).to_string());
+        denied.denied("MG204").says("modelguard.dev/uses");
+        assert_eq!(scene.answers("deployments", &name, "admin"), [("create".to_owned(), 422)], "{uses:?}");
+    }
+    let mut serves = deployment("serves", 0, "");
+    serves["spec"]["template"]["metadata"]["annotations"] = json!({"modelguard.dev/serves": "models"});
+    scene.create_object(serves.to_string()).denied("MG204").says("modelguard.dev/serves");
+}
+
+/// An implicit reference to what is no catalog, or not there yet, is nobody's business.
+fn ordinary_config_maps_are_free(scene: &Scene<'_>) {
+    scene.create_object(workload("Deployment", "early", 0, with_env(&["containers"], "v1", false)).to_string()).ok();
+    let ordinary =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "models"}, "data": {"v2": "x"}});
+    scene.create_object(ordinary.to_string()).ok();
+    scene.create_object(workload("Deployment", "ordinary", 0, with_env(&["containers"], "v9", false)).to_string()).ok();
+    remove(scene, "models", "v2").ok();
+}
+
+// === builders ===
+
+fn items(entry: &str) -> Value {
+    json!([{"key": entry, "path": "model"}])
+}
+
+fn key_ref(entry: &str, optional: bool) -> Value {
+    json!({"name": "MODEL", "valueFrom": {"configMapKeyRef": {"name": "models", "key": entry, "optional": optional}}})
+}
+
+fn with_env(places: &[&str], entry: &str, optional: bool) -> Value {
+    let mut template = template("app", "");
+    template["spec"]["initContainers"] = json!([{"name": "init", "image": "registry.invalid/init:1"}]);
+    for place in places {
+        template["spec"][*place][0]["env"] = json!([key_ref(entry, optional)]);
+    }
+    template
+}
+
+fn with_volume(mut source: Value) -> Value {
+    let mut template = template("app", "");
+    source["name"] = "models".into();
+    template["spec"]["volumes"] = json!([source]);
+    template
+}
+
+fn remove(scene: &Scene<'_>, catalog: &str, entry: &str) -> Output {
+    let patch = json!({"data": {entry: null}});
+    scene.kubectl(["patch", "configmap", catalog, "--type=merge", "-p", &patch.to_string()]).run()
+}

@@ -1,0 +1,119 @@
+//! What a test is, and what it is given.
+
+use crate::support::control_plane::{ControlPlane, Shape};
+use crate::support::modelguard::{Modelguard, Options, Route};
+use crate::support::namespace::Namespace;
+use crate::support::{builders, wait};
+use anyhow::Result;
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::OnceLock;
+
+/// A test.
+pub(crate) struct Test {
+    /// Its file and what it proves.
+    pub(crate) name: String,
+    pub(crate) body: Box<dyn Fn(&Scene<'_>) + Send + Sync>,
+    /// `None`: it shares.
+    pub(crate) own: Option<Setup>,
+}
+
+/// What a test that shares needs before anything runs: its name.
+#[derive(Clone, Debug)]
+pub(crate) struct Seat {
+    pub(crate) name: String,
+    pub(crate) alone: bool,
+}
+
+/// A control plane and a modelguard in it.
+pub(crate) struct Installation {
+    /// Dropped first.
+    pub(crate) modelguard: Modelguard,
+    pub(crate) cluster: ControlPlane,
+    armed: OnceLock<()>,
+}
+
+/// What one is made like.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) shape: Shape,
+    pub(crate) options: Options,
+}
+
+/// Where a test plays: a guarded namespace, and what is around it.
+pub(crate) struct Scene<'a> {
+    pub(crate) at: &'a Installation,
+    pub(crate) namespace: Namespace<'a>,
+}
+
+/// A test that disturbs nobody.
+pub(crate) fn shared(name: &str, body: impl Fn(&Scene<'_>) + Send + Sync + 'static) -> Test {
+    Test { name: name.to_owned(), body: Box::new(body), own: None }
+}
+
+/// A test that disrupts, or that counts what everybody does: it gets a control plane of its own.
+pub(crate) fn own(name: &str, setup: Setup, body: impl Fn(&Scene<'_>) + Send + Sync + 'static) -> Test {
+    Test { own: Some(setup), ..shared(name, body) }
+}
+
+// === impl Test ===
+
+impl Test {
+    /// What must be known of it before it runs.
+    pub(crate) fn seat(&self) -> Seat {
+        Seat { name: self.name.clone(), alone: self.is_alone() }
+    }
+
+    /// Whether it has a control plane of its own.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.own.is_some()
+    }
+}
+
+// === impl Setup ===
+
+impl Default for Setup {
+    /// Pods run, the API server calls a Service, and Δ is short.
+    fn default() -> Self {
+        let options = Options {
+            binary: Path::new(env!("CARGO_BIN_EXE_modelguard")).to_owned(),
+            settle: "2s".to_owned(),
+            shutdown_delay: "1s".to_owned(),
+            replicas: 1,
+            route: Route::Service,
+        };
+        Self { shape: Shape::Full, options }
+    }
+}
+
+// === impl Installation ===
+
+impl Installation {
+    /// Makes it, in a cluster that runs.
+    pub(crate) fn make(cluster: ControlPlane, options: &Options) -> Result<Self> {
+        let modelguard = Modelguard::install(&cluster, options)?;
+        Ok(Self { modelguard, cluster, armed: OnceLock::new() })
+    }
+}
+
+// === impl Scene ===
+
+impl<'a> Deref for Scene<'a> {
+    type Target = Namespace<'a>;
+
+    fn deref(&self) -> &Namespace<'a> {
+        &self.namespace
+    }
+}
+
+impl Scene<'_> {
+    /// Waits until entries can become Idle at all: the configurations must have been seen unchanged for longer than Δ,
+    /// and the guarded namespaces must have been armed. Tells by removing an entry that nobody ever used.
+    pub(crate) fn armed(&self) {
+        self.at.armed.get_or_init(|| {
+            self.create_object(builders::keys("armed", &["kept", "removed"]).to_string()).ok();
+            let removal = ["patch", "configmap", "armed", "--type=merge", r#"-p={"data":{"removed":null}}"#];
+            wait::until("an unused entry can be removed", || self.kubectl(removal).succeed().map(drop));
+        });
+    }
+}
