@@ -1,0 +1,34 @@
+# The everyday recipes; `just` lists them, `.ci/run` runs them all from nothing.
+
+_default:
+    @just --list --unsorted
+
+# Format everything
+format:
+    cargo fmt
+
+# Lints and docs, without a warning
+lint:
+    cargo fmt --check
+    cargo clippy --locked --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+
+# Every test, those against a real control plane included
+test *args:
+    cargo test --locked {{args}}
+
+# The end-to-end tests alone; `just e2e incident` runs those with that name
+e2e *args:
+    cargo test --locked --test e2e -- {{args}}
+
+# Write the generated files anew
+generate:
+    GENERATE=1 cargo test --locked --test cli
+
+# What the program exists for, measured
+bench:
+    cargo bench --locked
+
+# A control plane to play with, modelguard installed
+playground:
+    tests/controlplane/playground.sh
