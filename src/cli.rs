@@ -9,7 +9,8 @@ use clap::{Parser, Subcommand};
 
 /// Release guardrails for ML models on Kubernetes.
 #[derive(Debug, Parser)]
-#[command(name = "modelguard", version, about, max_term_width = 100)]
+// A later flag overrides an earlier one, so that a chart's `extraArgs` can change what the chart sets.
+#[command(name = "modelguard", version, about, max_term_width = 100, args_override_self = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -6,8 +6,8 @@ use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// What is logged unless `RUST_LOG` says otherwise.
-const DEFAULT: &str = "info";
+/// What is logged unless `RUST_LOG` says otherwise. kube-runtime warns of each failed watch; the index says it once.
+const DEFAULT: &str = "info,kube_runtime=error";
 
 /// How a log line is written.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]

@@ -20,9 +20,15 @@ impl Exit {
         if error.use_stderr() { Self::Unable } else { Self::Fine }
     }
 
-    /// Prints an error with all its causes on one line.
+    /// Prints an error with all its causes on one line; a cause that the text before it repeats is said once.
     pub fn of_error(error: &anyhow::Error) -> Self {
-        let _ = writeln!(std::io::stderr(), "modelguard: {error:#}");
+        let mut text = String::from("modelguard");
+        for cause in error.chain().map(ToString::to_string) {
+            if !text.contains(&cause) {
+                text = format!("{text}: {cause}");
+            }
+        }
+        let _ = writeln!(std::io::stderr(), "{text}");
         Self::Unable
     }
 }

@@ -25,8 +25,13 @@ use serde_json::json;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+
+/// How long one call may take. An admission has less than that, and says so itself; the controller would otherwise
+/// wait for ever for a connection that died.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A cluster, through its API server.
 #[derive(Clone)]
@@ -43,14 +48,14 @@ pub struct Cluster {
 
 impl World for Cluster {
     async fn catalog(&self, key: &CatalogKey) -> Result<Option<Stored>, Unread> {
-        let found = self.config_maps(key).get_opt(&key.name).await;
-        let found = found.map_err(|error| unread(format!("ConfigMap {key}"), &error))?;
+        let found = self.config_maps(key);
+        let found = answered(|| format!("ConfigMap {key}"), found.get_opt(&key.name)).await?;
         Ok(found.as_ref().map(stored))
     }
 
     async fn terminating(&self, namespace: &str) -> Result<bool, Unread> {
-        let found = Api::<Namespace>::all(self.client.clone()).get_metadata_opt(namespace).await;
-        let found = found.map_err(|error| unread(format!("namespace {namespace}"), &error))?;
+        let namespaces = Api::<Namespace>::all(self.client.clone());
+        let found = answered(|| format!("namespace {namespace}"), namespaces.get_metadata_opt(namespace)).await?;
         Ok(found.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
     }
 
@@ -64,8 +69,7 @@ impl World for Cluster {
             plural: id.kind.plural().to_owned(),
         };
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &id.namespace, &resource);
-        let found = api.get_opt(&id.name).await.map_err(|error| unread(what(), &error))?;
-        let Some(found) = found else { return Ok(None) };
+        let Some(found) = answered(what, api.get_opt(&id.name)).await? else { return Ok(None) };
         let read = serde_json::to_value(found).and_then(serde_json::from_value);
         read.map(Some).map_err(|error| Unread::new(what(), error))
     }
@@ -106,11 +110,16 @@ impl Cluster {
     pub async fn write_usage(&self, key: &CatalogKey, revision: &str, usage: &Usage) -> Result<(), LiftError> {
         let patch = json!({"metadata": {"resourceVersion": revision, "annotations": {names::USAGE: usage.render()}}});
         let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        match self.config_maps(key).patch_metadata(&key.name, &params, &Patch::Merge(patch)).await {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Err(LiftError::Conflict),
-            Err(error) => Err(unread(format!("the write to ConfigMap {key}"), &error).into()),
-        }
+        let (config_maps, patch) = (self.config_maps(key), Patch::Merge(patch));
+        let written = async {
+            match config_maps.patch_metadata(&key.name, &params, &patch).await {
+                Ok(_) => Ok(true),
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
+                Err(error) => Err(error),
+            }
+        };
+        let written = answered(|| format!("the write to ConfigMap {key}"), written).await?;
+        if written { Ok(()) } else { Err(LiftError::Conflict) }
     }
 
     fn config_maps(&self, key: &CatalogKey) -> Api<ConfigMap> {
@@ -145,9 +154,17 @@ fn content(object: &ConfigMap) -> Content<'_> {
     Content { data: StringMap(data.collect()), binary_data: StringMap(binary.collect()), immutable: object.immutable }
 }
 
-fn unread(what: String, error: &kube::Error) -> Unread {
-    match error {
-        kube::Error::Api(status) => Unread::new(what, format_args!("{} ({})", status.message, status.code)),
-        other => Unread::new(what, other),
+/// Waits for an answer, and says what was asked where there is none.
+async fn answered<T>(
+    what: impl Fn() -> String,
+    asked: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, Unread> {
+    match timeout(PATIENCE, asked).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(kube::Error::Api(status))) => {
+            Err(Unread::new(what(), format_args!("{} ({})", status.message, status.code)))
+        }
+        Ok(Err(error)) => Err(Unread::new(what(), error)),
+        Err(_elapsed) => Err(Unread::new(what(), format_args!("no answer within {} s", PATIENCE.as_secs()))),
     }
 }

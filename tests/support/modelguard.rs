@@ -159,7 +159,7 @@ impl Replica {
             format!("--namespace={NAMESPACE}"),
         ];
         let name = format!("modelguard-{number}");
-        let env = [("POD_NAME", name.as_str()), ("RUST_LOG", "info,modelguard=debug"), ("RUST_BACKTRACE", "1")];
+        let env = [("HOSTNAME", name.as_str()), ("RUST_LOG", "info,modelguard=debug"), ("RUST_BACKTRACE", "1")];
         let process = Process::start(Launch {
             log: cluster.dir().join(format!("{name}.log")),
             program: options.binary.clone(),
