@@ -109,15 +109,17 @@ async fn round(cluster: &Cluster, leads: bool) -> Result<Duration, ProofError> {
     let now = cluster.progress.clock.now();
     let wake = plans.iter().filter_map(|(.., plan)| plan.wake).min();
     if leads {
-        let mut due = Vec::new();
+        let (mut due, mut failed) = (Vec::new(), None);
         for (key, revision, plan) in plans {
             if let Some(usage) = &plan.write {
-                write(cluster, &key, &revision, usage).await?;
+                failed = write(cluster, &key, &revision, usage).await.err().or(failed);
             } else if !plan.due.is_empty() {
                 due.push(Due { key, entries: plan.due });
             }
         }
         conclude(cluster, &epoch, due).await?;
+        // Only now: a ConfigMap that cannot be written (another policy guards it) must not stop all others.
+        failed.map_or(Ok(()), Err)?;
     }
     Ok(wake.map_or(ROUND, |at| at.saturating_sub(now).min(ROUND)))
 }
@@ -163,15 +165,22 @@ async fn conclude(cluster: &Cluster, epoch: &Epoch, due: Vec<Due>) -> Result<(),
     if cluster.progress.epoch().ok().as_ref() != Some(epoch) {
         return Err(ProofError::Epoch);
     }
+    let mut failed = None;
     for (key, entries, stored) in read {
         let mut held = held(&live, &key, stored.declared.format(), entries.keys());
         held.extend(entries.keys().filter(|entry| stored.hold.keeps(entry)).cloned());
         let Some(usage) = Settler::conclude(&stored.usage, epoch, &entries, &held) else { continue };
-        write(cluster, &key, &stored.resource_version, &usage).await?;
-        let idle: Vec<_> = entries.keys().filter(|entry| !held.contains(*entry)).map(EntryName::as_str).collect();
-        info!(catalog = %key, ?idle, still_held = ?held, "nobody needs these entries: they may be removed");
+        match write(cluster, &key, &stored.resource_version, &usage).await {
+            Ok(true) => {
+                let idle: Vec<_> =
+                    entries.keys().filter(|entry| !held.contains(*entry)).map(EntryName::as_str).collect();
+                info!(catalog = %key, ?idle, still_held = ?held, "nobody needs these entries: they may be removed");
+            }
+            Ok(false) => {}
+            Err(error) => failed = Some(error),
+        }
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// Those of `entries` that have a holder; all of them where the format, and so what counts, is not known.
@@ -218,13 +227,13 @@ async fn begin(cluster: &Cluster, refused: &Refused) -> Result<(), ProofError> {
 
 // === helpers ===
 
-/// Writes, or leaves it to the next round where somebody was faster.
-async fn write(cluster: &Cluster, key: &CatalogKey, revision: &str, usage: &Usage) -> Result<(), ProofError> {
+/// Writes, or leaves it to the next round where somebody was faster; says whether it is written.
+async fn write(cluster: &Cluster, key: &CatalogKey, revision: &str, usage: &Usage) -> Result<bool, ProofError> {
     match cluster.write_usage(key, revision, usage).await {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(true),
         Err(LiftError::Conflict) => {
             debug!(catalog = %key, "the ConfigMap changed meanwhile; looking again");
-            Ok(())
+            Ok(false)
         }
         Err(error) => Err(ProofError::Write(error)),
     }
