@@ -47,7 +47,8 @@ fn announce(cluster: &ControlPlane, modelguard: &Modelguard, options: &Options) 
         options.settle,
         modelguard.first().log().display()
     );
-    eprintln!("playground: kubectl, helm and helm3 of these versions: export PATH={assets}:$PATH");
+    eprintln!("playground: kubectl, helm and helm3 of these versions:");
+    eprintln!("export PATH={assets}:$PATH");
     eprintln!("playground: opt in: kubectl label namespace default modelguard.dev/guard=enabled");
     eprintln!("playground: opt in: kubectl label configmap NAME modelguard.dev/catalog=yaml");
     let mut stdout = std::io::stdout().lock();

@@ -40,6 +40,8 @@ pub(crate) fn tests() -> Vec<Test> {
     let others = [
         shared("incident::replace_waits_and_passes_when_repeated", replace_waits_and_passes_when_repeated),
         shared("incident::delete", delete),
+        shared("incident::replaced_in_place", replaced_in_place),
+        shared("incident::rolled_back_to_what_is_gone", rolled_back_to_what_is_gone),
         shared("incident::dry_run_is_denied_at_once", dry_run_is_denied_at_once),
     ];
     by_client.into_iter().chain(others).collect()
@@ -75,7 +77,7 @@ fn replacing_at_once_is_denied(scene: &Scene<'_>, client: &Client) {
     assert_eq!(app["spec"]["template"]["metadata"]["annotations"]["modelguard.dev/uses"], uses("v2"));
 }
 
-/// PUT names the revision that it replaces, and Idle is a new one.
+/// PUT names the revision that it replaces, and what is written while it waits makes that one of the past.
 fn replace_waits_and_passes_when_repeated(scene: &Scene<'_>) {
     start(scene, apply);
     let denied = replace(scene, &["v3"], "v3").denied("MG101");
@@ -98,6 +100,45 @@ fn delete(scene: &Scene<'_>) {
     scene.kubectl(["delete", "deployment", APP, "--cascade=foreground"]).run().ok();
     scene.kubectl(["delete", "configmap", MODELS]).run().ok();
     assert!(statuses(scene).ends_with(&[429, 200]), "{:?}", statuses(scene));
+}
+
+/// Same name, same version, another model.
+fn replaced_in_place(scene: &Scene<'_>) {
+    let at = |bucket: &str| {
+        let text = extraction(&["v2"]).replace("s3://models", bucket);
+        let patch = serde_json::json!({"data": {"models.yaml": text}}).to_string();
+        scene.kubectl(["patch", "configmap", MODELS, "--type=merge", "-p", &patch]).run()
+    };
+    start(scene, apply);
+    let before = models(scene);
+    at("s3://other").denied("MG102").says("extraction@v2").says("3 pods of Deployment");
+    assert_eq!(statuses(scene).last(), Some(&403));
+    assert_eq!(models(scene), before);
+
+    scene.kubectl(["delete", "deployment", APP, "--cascade=foreground"]).run().ok();
+    at("s3://other").ok();
+    assert!(statuses(scene).ends_with(&[429, 200]), "{:?}", statuses(scene));
+
+    scene.apply(app("v2").to_string()).ok();
+    at("s3://third").denied("MG102");
+    // What was before is never a replacement: whoever needs it was given the other one by mistake.
+    at("s3://models").ok();
+    assert_eq!(models(scene).0, before.0);
+}
+
+/// The manual rollback of the incident: the app alone cannot go back, the model first, then the app can.
+fn rolled_back_to_what_is_gone(scene: &Scene<'_>) {
+    start(scene, apply);
+    apply(scene, &["v2", "v3"], "v3").ok();
+    scene.rolled_out("deployment/extraction-api");
+    apply(scene, &["v3"], "v3").ok();
+
+    let undo = scene.kubectl(["rollout", "undo", "deployment/extraction-api"]);
+    undo.run().denied("MG201").says("extraction@v2").says("extraction@v3");
+    scene.apply(extraction_models(&["v2", "v3"]).to_string()).ok();
+    undo.run().ok();
+    scene.rolled_out("deployment/extraction-api");
+    scene.apply(extraction_models(&["v3"]).to_string()).denied("MG101").says("3 pods of Deployment");
 }
 
 fn dry_run_is_denied_at_once(scene: &Scene<'_>) {

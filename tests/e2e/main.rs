@@ -11,6 +11,7 @@ mod audit;
 mod forgery;
 mod incident;
 mod optin;
+mod proofs;
 mod references;
 mod revision;
 mod scene;
@@ -69,6 +70,7 @@ fn all() -> Vec<Test> {
         forgery::tests,
         references::tests,
         optin::tests,
+        proofs::tests,
         revision::tests,
         transport::tests,
         audit::tests,

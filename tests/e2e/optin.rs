@@ -72,7 +72,7 @@ fn everyday_writes(scene: &Scene<'_>, plain: &Namespace<'_>, round: &str) {
     plain.kubectl(["scale", "deployment", &name, "--replicas=2"]).run().ok();
     plain.kubectl(["delete", "deployment", &name]).run().ok();
     // In a guarded namespace: what cannot change a reference, and the cluster healing itself.
-    scene.kubectl(["annotate", "deployment", "api", &format!("round={round}")]).run().ok();
+    scene.kubectl(["annotate", "deployment", "api", "--overwrite", &format!("round={round}")]).run().ok();
     let pods = scene.kubectl(["get", "pods", "-l", "app=api", "-o", "name"]).run().ok().stdout;
     let victim = pods.lines().next().expect("a pod of the app");
     scene.kubectl(["delete", victim]).run().ok();
@@ -109,6 +109,9 @@ fn a_catalog_cannot_become_invalid(scene: &Scene<'_>) {
     let broken = catalog("models", "yaml", &[("models.yaml", "- name: extraction\n  version: [v1\n")]);
     scene.apply(broken.to_string()).denied("MG104").says("models.yaml");
     assert_eq!(scene.answers("configmaps", "models", "admin").last(), Some(&("patch".to_owned(), 422)));
+    // A format that nobody knows is no way to opt out.
+    let unknown = ["label", "configmap", "models", "--overwrite", "modelguard.dev/catalog=other"];
+    scene.kubectl(unknown).run().denied("MG104").says("other");
     assert_eq!(scene.get("configmap", "models"), before);
 }
 
@@ -142,7 +145,8 @@ fn a_catalog_in_use_is_not_deleted(scene: &Scene<'_>) {
     scene.create_object(deployment("api", 0, "models:v1").to_string()).ok();
     scene.kubectl(["delete", "configmap", "models"]).run().denied("MG106").says("/api");
     assert_eq!(scene.answers("configmaps", "models", "admin").last(), Some(&("delete".to_owned(), 403)));
-    scene.kubectl(["delete", "configmaps", "--all"]).run().denied("MG106");
+    let collection = format!("--raw=/api/v1/namespaces/{}/configmaps", scene.namespace.name);
+    scene.kubectl(["delete", &collection]).run().denied("MG106");
     scene.get("configmap", "models");
 }
 

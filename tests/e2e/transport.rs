@@ -5,8 +5,9 @@ use crate::scene::{Scene, Setup, Test, own};
 use crate::support::builders::{catalog, deployment, keys};
 use crate::support::control_plane::Shape;
 use crate::support::kubectl::{Output, Tool};
-use crate::support::modelguard::Route;
+use crate::support::modelguard::{IDENTITY, NAMESPACE, RELEASE, Route};
 use crate::support::wait::until;
+use serde_json::json;
 use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
@@ -21,9 +22,10 @@ pub(crate) fn tests() -> Vec<Test> {
     let mut url = store.clone();
     url.options.route = Route::Url;
     let mut patient = store.clone();
-    patient.options.shutdown_delay = "3s".to_owned();
+    patient.options.shutdown_delay = "60s".to_owned();
     vec![
         own("transport::at_a_url", url, at_a_url),
+        own("transport::what_cannot_be_read_is_denied", store.clone(), what_cannot_be_read_is_denied),
         own("transport::certificates_rotate_under_writes", store, certificates_rotate_under_writes),
         own("transport::a_stop_loses_nothing", patient, a_stop_loses_nothing),
     ]
@@ -44,6 +46,36 @@ fn at_a_url(scene: &Scene<'_>) {
     remove(scene, "v1").denied("MG101");
     scene.at.modelguard.first().restart().expect("modelguard starts");
     remove(scene, "v1").denied("MG101");
+}
+
+/// Without its rights it knows nothing, and what it does not know it does not allow; kubectl waits for better times.
+fn what_cannot_be_read_is_denied(scene: &Scene<'_>) {
+    let cluster = &scene.at.cluster;
+    let binding = cluster.kubectl(["get", "clusterrolebinding", RELEASE, "-o", "json"]).run().json();
+    scene.create_object(keys("models", &["v1", "v2"]).to_string()).ok();
+    cluster.kubectl(["delete", "clusterrolebinding", RELEASE]).run().ok();
+    until("the rights are gone", || {
+        let output = scene.kubectl(["auth", "can-i", "get", "configmaps", "--as", IDENTITY]).run();
+        if output.status.success() { Err(output) } else { Ok(()) }
+    });
+    // Nothing is referenced, so nothing must be read.
+    scene.create_object(deployment("unrelated", 0, "").to_string()).ok();
+
+    let answers = || scene.answers("deployments", "api", "admin");
+    thread::scope(|threads| {
+        let waiting = threads.spawn(|| scene.create_object(deployment("api", 0, "models:v1").to_string()));
+        until("it was denied", || match answers().last() {
+            Some((_, 503)) => Ok(()),
+            _ => Err(format!("{:?}", answers())),
+        });
+        let restored = json!({"apiVersion": binding["apiVersion"], "kind": binding["kind"],
+            "metadata": {"name": RELEASE}, "roleRef": binding["roleRef"], "subjects": binding["subjects"]});
+        cluster.kubectl(["create", "-f-"]).stdin(restored.to_string()).run().ok();
+        waiting.join().expect("kubectl ran").ok();
+    });
+    assert_eq!(answers().last(), Some(&("create".to_owned(), 201)));
+    let denied = cluster.audit_events("MG501");
+    assert!(denied.iter().any(|event| event["annotations"]["workload.modelguard.dev/code"] == "MG501"), "{denied:#?}");
 }
 
 fn certificates_rotate_under_writes(scene: &Scene<'_>) {
@@ -79,9 +111,13 @@ fn a_stop_loses_nothing(scene: &Scene<'_>) {
         writes.end();
     });
     writes.all_passed();
-    let status = replica.wait(std::time::Duration::from_secs(20)).expect("it ends");
+    assert!(replica.ended().is_none(), "it serves for as long as it was told to");
+    // The second time it does not wait for those who do not know yet.
+    let status = replica.stop().expect("it ends");
     assert!(status.success(), "{status}");
     write(scene, 0).failed("failed calling webhook");
+    let lease = scene.at.cluster.kubectl(["get", "lease", RELEASE, "-n", NAMESPACE, "-o", "json"]).run().json();
+    assert_eq!(lease["spec"]["holderIdentity"].as_str().unwrap_or_default(), "", "given back: {lease:#}");
 }
 
 /// Writes that the webhook sees, one after the other on each thread.

@@ -112,6 +112,11 @@ impl Output {
         self
     }
 
+    /// Whether it succeeded, for conditions.
+    pub(crate) fn passed(self) -> std::result::Result<Self, Self> {
+        if self.status.success() { Ok(self) } else { Err(self) }
+    }
+
     /// It failed, by a denial of modelguard's with this code.
     #[track_caller]
     pub(crate) fn denied(self, code: &str) -> Self {

@@ -1,6 +1,7 @@
 //! What must not outlive us: processes and folders, also when a signal ends us.
 
 use anyhow::Result;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, Weak};
 use std::{env, fs, process, thread};
@@ -24,7 +25,8 @@ pub(crate) struct Dir(TempDir);
 impl Dir {
     /// Makes one. Short, because the path of a unix socket may have 107 bytes.
     pub(crate) fn new() -> Result<Self> {
-        let mut dir = tempfile::Builder::new().prefix("mg-").tempdir()?;
+        let ours_alone = fs::Permissions::from_mode(0o700);
+        let mut dir = tempfile::Builder::new().prefix("mg-").permissions(ours_alone).tempdir()?;
         dir.disable_cleanup(env::var_os("MODELGUARD_E2E_KEEP").is_some());
         FOLDERS.lock().unwrap_or_else(PoisonError::into_inner).push(dir.path().to_owned());
         Ok(Self(dir))

@@ -170,6 +170,11 @@ impl Replica {
         Ok(Self { process, listen, admin })
     }
 
+    /// `modelguard-0` and so on: what its pod would be called.
+    pub(crate) fn name(&self) -> &str {
+        self.process.name()
+    }
+
     /// Ends it at once.
     pub(crate) fn kill(&self) {
         self.process.kill();
