@@ -155,7 +155,7 @@ impl<W: World> Server<W> {
         let Parts { world, registry, metrics, log, writer, readiness, shutdown } = parts;
         let pair = tls::Pair::load(&config.tls_dir).await?;
         let tls = pair.serve(&metrics);
-        let listening = require(&readiness, &world, &shutdown);
+        let listening = require(&readiness, &shutdown);
 
         let failed = |address| move |source| Error::Listen { address, source };
         let listener = TcpListener::bind(config.listen).map_err(failed(config.listen))?;
@@ -215,11 +215,9 @@ impl<W: World> Server<W> {
 }
 
 /// Our own conditions for being ready; the one that is returned is for the listener.
-fn require<W: World>(readiness: &Readiness, world: &Arc<W>, shutdown: &Shutdown) -> Condition {
+fn require(readiness: &Readiness, shutdown: &Shutdown) -> Condition {
     readiness.condition("certificate").set(true);
     let listening = readiness.condition("listener");
-    let world = world.clone();
-    readiness.require("guards", move || world.epoch().map(drop).map_err(|unread| unread.to_string()));
     let shutdown = shutdown.clone();
     readiness.require("running", move || if shutdown.is_leaving() { Err("shutting down".to_owned()) } else { Ok(()) });
     listening

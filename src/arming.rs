@@ -2,21 +2,29 @@
 //!
 //! ```text
 //! short watch of both webhook configurations ─▶ (uid, generation) ┐
-//! guarded namespaces (index) ──────────────────▶ {uid, …}         ├─▶ Epoch
+//! guarded namespaces that share the catalog ───▶ {stamp, …}       ├─▶ Epoch, one for each catalog
 //! version of the rules ────────────────────────▶ RULES            ┘
 //! ```
-//! A proof is of one epoch. When a configuration was replaced (requests may have passed unseen meanwhile) or a
-//! namespace joins (its references did not count so far), the epoch is another one, and every older proof is void.
+//! A proof is of one epoch. When a configuration was replaced (requests may have passed unseen meanwhile), or a
+//! namespace whose workloads may reference the catalog joins or leaves (its references did not count for a while),
+//! the epoch is another one, and every older proof is void. A namespace's *stamp* is its UID and when its guard
+//! label was set, so that a label that is taken away and put back does not bring an old epoch back.
 //!
 //! # Why there is no timer here
 //! Idle must not be written before the configurations have been seen unchanged for more than Δ, and a newly
 //! guarded namespace must not count as guarded before that. Both follow: Δ is counted from when *this process*
 //! first saw an entry Settling *in the current epoch*, which is never before it saw what the epoch is made of.
+//!
+//! # Why an epoch is a catalog's own
+//! Were there one for the cluster, every namespace that is created with the guard label would void every proof in
+//! it, and a cluster with preview namespaces could remove nothing. Only namespaces that a catalog is shared with
+//! can hold anything of it.
 
 use crate::catalog::Digest;
 use crate::policy::{CurrentEpoch, Unread};
+use crate::sharing::Sharing;
 use crate::usage::Epoch;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Counts up whenever what a proof means changes, so that replicas of two versions do not trust each other's.
@@ -30,12 +38,14 @@ pub const STALE: Duration = Duration::from_secs(60);
 pub const RELIST: Duration = Duration::from_secs(20);
 
 /// One webhook configuration, as far as proofs rest on it.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Configuration {
     /// Another one after it was deleted and created again.
     pub uid: String,
     /// Another one after its spec was changed.
     pub generation: i64,
+    /// Why it does not protect what it should, if it does not: nothing is proven by what it lets pass.
+    pub defect: Option<String>,
 }
 
 /// Which of the two.
@@ -47,13 +57,16 @@ pub enum Webhooks {
     Validating,
 }
 
+/// Guarded namespaces by name, each with its stamp.
+pub type Stamps = BTreeMap<Box<str>, Box<str>>;
+
 /// What this process sees of what proofs rest on.
 #[derive(Clone, Debug, Default)]
 pub struct Arming {
     mutating: Seen,
     validating: Seen,
-    /// UIDs of the guarded namespaces; `None` until they have been listed.
-    namespaces: Option<BTreeSet<Box<str>>>,
+    /// The guarded namespaces with their stamps; `None` until they have been listed, and while they cannot be watched.
+    namespaces: Option<Stamps>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -76,27 +89,44 @@ impl Arming {
         news
     }
 
-    /// The guarded namespaces, by UID. Says whether that is news.
-    pub fn namespaces(&mut self, uids: BTreeSet<Box<str>>) -> bool {
-        let uids = Some(uids);
-        let news = self.namespaces != uids;
-        self.namespaces = uids;
+    /// The guarded namespaces, or that they are not known now. Says whether that is news.
+    pub fn namespaces(&mut self, guarded: Option<Stamps>) -> bool {
+        let news = self.namespaces != guarded;
+        self.namespaces = guarded;
         news
     }
 
-    /// The epoch at `now`.
+    /// Whether everything was read once: what a replica must have seen before it can be of use.
+    pub fn is_informed(&self) -> bool {
+        self.mutating.read.is_some() && self.validating.read.is_some() && self.namespaces.is_some()
+    }
+
+    /// The epoch at `now` of a catalog that is shared so.
     ///
     /// # Errors
     /// [`Unread`] says what is not known, or no longer.
-    pub fn epoch(&self, now: Duration) -> CurrentEpoch {
+    pub fn epoch(&self, sharing: &Sharing, now: Duration) -> CurrentEpoch {
+        let guarded = self.namespaces.as_ref();
+        let guarded = guarded.ok_or_else(|| Unread::new("the guarded namespaces", "they cannot be watched now"))?;
+        self.epoch_among(guarded.iter().map(|(name, stamp)| (&**name, &**stamp)), sharing, now)
+    }
+
+    /// The same, were these the guarded namespaces, sorted by name.
+    ///
+    /// # Errors
+    /// [`Unread`] says what is not known, or no longer.
+    pub fn epoch_among<'a>(
+        &self,
+        guarded: impl Iterator<Item = (&'a str, &'a str)>,
+        sharing: &Sharing,
+        now: Duration,
+    ) -> CurrentEpoch {
         let mutating = self.mutating.current("MutatingWebhookConfiguration", now)?;
         let validating = self.validating.current("ValidatingWebhookConfiguration", now)?;
-        let namespaces =
-            self.namespaces.as_ref().ok_or_else(|| Unread::new("the guarded namespaces", "not listed yet"))?;
         let generations = [mutating, validating].map(|seen| format!("{} {}", seen.uid, seen.generation));
-        let parts = std::iter::once(RULES).chain(generations.iter().map(String::as_str));
-        let parts = parts.chain(namespaces.iter().map(AsRef::as_ref)).map(str::as_bytes);
-        Ok(Epoch::new(&Digest::of_parts(parts).short(16)))
+        let namespaces = guarded.filter(|(name, _)| sharing.includes(name)).flat_map(|(name, stamp)| [name, stamp]);
+        let parts = std::iter::once(RULES).chain(generations.iter().map(String::as_str)).chain(namespaces);
+        Ok(Epoch::new(&Digest::of_parts(parts.map(str::as_bytes)).short(16)))
     }
 }
 
@@ -107,7 +137,12 @@ impl Seen {
             let age = now.saturating_sub(read).as_secs();
             return Err(Unread::new(format!("modelguard's {what}"), format_args!("last read {age} s ago")));
         }
-        self.configuration.as_ref().ok_or_else(|| Unread::new(format!("modelguard's {what}"), "it does not exist"))
+        let found = self.configuration.as_ref();
+        let found = found.ok_or_else(|| Unread::new(format!("modelguard's {what}"), "it does not exist"))?;
+        match &found.defect {
+            None => Ok(found),
+            Some(defect) => Err(Unread::new(format!("modelguard's {what}"), defect)),
+        }
     }
 }
 
@@ -118,53 +153,83 @@ mod tests {
     const S: fn(u64) -> Duration = Duration::from_secs;
 
     fn configuration(uid: &str, generation: i64) -> Option<Configuration> {
-        Some(Configuration { uid: uid.to_owned(), generation })
+        Some(Configuration { uid: uid.to_owned(), generation, defect: None })
+    }
+
+    fn stamps(namespaces: &[(&str, &str)]) -> Option<Stamps> {
+        Some(namespaces.iter().map(|(name, stamp)| ((*name).into(), (*stamp).into())).collect())
     }
 
     fn armed() -> Arming {
         let mut arming = Arming::default();
         arming.configuration(Webhooks::Mutating, configuration("m", 1), S(1));
         arming.configuration(Webhooks::Validating, configuration("v", 1), S(1));
-        arming.namespaces(BTreeSet::from(["a".into()]));
+        arming.namespaces(stamps(&[("a", "1")]));
         arming
+    }
+
+    fn shared(with: &str) -> Sharing {
+        Sharing::new("a", Some(with))
+    }
+
+    fn epoch(arming: &Arming, now: Duration) -> CurrentEpoch {
+        arming.epoch(&shared("b"), now)
     }
 
     #[test]
     fn nothing_is_known_before_everything_was_read() {
         let mut arming = Arming::default();
-        assert_eq!(arming.epoch(S(1)).unwrap_err().why, "not read yet");
+        assert_eq!(epoch(&arming, S(1)).unwrap_err().what, "the guarded namespaces");
+        arming.namespaces(stamps(&[]));
+        assert_eq!(epoch(&arming, S(1)).unwrap_err().why, "not read yet");
         arming.configuration(Webhooks::Mutating, configuration("m", 1), S(1));
+        assert!(!arming.is_informed());
         arming.configuration(Webhooks::Validating, configuration("v", 1), S(1));
-        assert_eq!(arming.epoch(S(1)).unwrap_err().what, "the guarded namespaces");
-        arming.namespaces(BTreeSet::new());
-        assert!(arming.epoch(S(1)).is_ok());
+        assert!(arming.is_informed() && epoch(&arming, S(1)).is_ok());
+        arming.namespaces(None);
+        assert_eq!(epoch(&arming, S(1)).unwrap_err().what, "the guarded namespaces");
     }
 
     #[test]
     fn whatever_a_proof_rests_on_makes_another_epoch() {
-        let epoch = armed().epoch(S(1)).unwrap();
-        let changes: [fn(&mut Arming); 4] = [
+        let before = epoch(&armed(), S(1)).unwrap();
+        let changes: [fn(&mut Arming); 5] = [
             |arming| assert!(arming.configuration(Webhooks::Mutating, configuration("m", 2), S(1))),
             |arming| assert!(arming.configuration(Webhooks::Validating, configuration("w", 1), S(1))),
-            |arming| assert!(arming.namespaces(BTreeSet::from(["a".into(), "b".into()]))),
-            |arming| assert!(arming.namespaces(BTreeSet::new())),
+            |arming| assert!(arming.namespaces(stamps(&[("a", "1"), ("b", "1")]))),
+            |arming| assert!(arming.namespaces(stamps(&[]))),
+            // The label was taken away, and put back later.
+            |arming| assert!(arming.namespaces(stamps(&[("a", "2")]))),
         ];
         for change in changes {
             let mut arming = armed();
             change(&mut arming);
-            assert_ne!(arming.epoch(S(1)).unwrap(), epoch);
+            assert_ne!(epoch(&arming, S(1)).unwrap(), before);
         }
         let mut same = armed();
         assert!(!same.configuration(Webhooks::Mutating, configuration("m", 1), S(9)));
-        assert_eq!(same.epoch(S(9)).unwrap(), epoch);
+        assert_eq!(epoch(&same, S(9)).unwrap(), before);
     }
 
     #[test]
-    fn a_configuration_that_is_gone_or_was_not_read_lately_leaves_no_epoch() {
+    fn a_namespace_that_a_catalog_is_not_shared_with_changes_nothing() {
+        let before = epoch(&armed(), S(1)).unwrap();
         let mut arming = armed();
-        assert!(arming.epoch(S(1) + STALE).is_ok());
-        assert_eq!(arming.epoch(S(2) + STALE).unwrap_err().why, "last read 61 s ago");
+        arming.namespaces(stamps(&[("a", "1"), ("preview-4711", "1")]));
+        assert_eq!(epoch(&arming, S(1)).unwrap(), before);
+        assert_ne!(arming.epoch(&shared("*"), S(1)), armed().epoch(&shared("*"), S(1)));
+    }
+
+    #[test]
+    fn a_configuration_that_is_gone_not_read_lately_or_defective_leaves_no_epoch() {
+        let mut arming = armed();
+        assert!(epoch(&arming, S(1) + STALE).is_ok());
+        assert_eq!(epoch(&arming, S(2) + STALE).unwrap_err().why, "last read 61 s ago");
+        let defect = Some("catalog.modelguard.dev fails open".to_owned());
+        let open = Configuration { defect, ..configuration("v", 2).unwrap() };
+        arming.configuration(Webhooks::Validating, Some(open), S(2));
+        assert_eq!(epoch(&arming, S(2)).unwrap_err().why, "catalog.modelguard.dev fails open");
         arming.configuration(Webhooks::Validating, None, S(2));
-        assert_eq!(arming.epoch(S(2)).unwrap_err().why, "it does not exist");
+        assert_eq!(epoch(&arming, S(2)).unwrap_err().why, "it does not exist");
     }
 }

@@ -12,17 +12,20 @@
 mod configurations;
 mod election;
 mod settle;
+mod trouble;
 
 pub use configurations::{follow_namespaces, watch_configurations};
 pub use election::{Election, Leadership};
 pub use settle::{Refused, prove, settle_refused};
 
-use crate::arming::{Arming, Configuration, Webhooks};
+use crate::arming::{Arming, Configuration, Stamps, Webhooks};
 use crate::clock::Clock;
+use crate::index::Index;
 use crate::policy::{CurrentEpoch, HoldersOf, Prospect};
-use crate::usage::{Settler, SettlingId};
+use crate::sharing::Sharing;
+use crate::usage::Settler;
 use parking_lot::{Mutex, RwLock};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -37,36 +40,49 @@ pub struct Progress {
     /// The machine of each model ConfigMap, by UID: one that is created anew starts anew.
     settlers: Arc<Mutex<HashMap<String, Settler>>>,
     leadership: watch::Receiver<Leadership>,
+    /// Why the last proof of this process failed, if it did.
+    trouble: Arc<Mutex<Option<String>>>,
 }
 
 impl Progress {
     /// Nothing is known yet.
     pub fn new(clock: Clock, settle: Duration, leadership: watch::Receiver<Leadership>) -> Self {
         let settlers = Arc::default();
-        Self { clock, settle, arming: Arc::default(), settlers, leadership }
+        Self { clock, settle, arming: Arc::default(), settlers, leadership, trouble: Arc::default() }
     }
 
-    /// The epoch that this process sees now.
-    pub fn epoch(&self) -> CurrentEpoch {
-        self.arming.read().epoch(self.clock.now())
+    /// The epoch, as this process sees it now, of a catalog that is shared so.
+    pub fn epoch(&self, sharing: &Sharing) -> CurrentEpoch {
+        self.arming.read().epoch(sharing, self.clock.now())
+    }
+
+    /// The same, were the guarded namespaces those that `live` has.
+    fn epoch_among(&self, live: &Index, sharing: &Sharing) -> CurrentEpoch {
+        self.arming.read().epoch_among(live.guarded(), sharing, self.clock.now())
+    }
+
+    /// Whether this process has read once what proofs rest on.
+    pub fn is_informed(&self) -> bool {
+        self.arming.read().is_informed()
     }
 
     /// Whether waiting would help to remove these entries, and how long.
     pub fn prospect(&self, of: &HoldersOf) -> Prospect {
-        let epoch = match self.epoch() {
+        let epoch = match self.epoch(&of.sharing) {
             Ok(epoch) => epoch,
             Err(unread) => return Prospect::Stuck(unread.to_string()),
         };
         if !self.leadership.borrow().is_live {
             return Prospect::Stuck("no modelguard controller is running".to_owned());
         }
+        if let Some(trouble) = &*self.trouble.lock() {
+            return Prospect::Stuck(trouble.clone());
+        }
         let now = self.clock.now();
         let settling: HashMap<_, _> = of.usage.settling(&epoch).collect();
         let settlers = self.settlers.lock();
-        let left = |entry, id: &SettlingId| {
-            let known = settlers.values().map(|settler| settler.remaining(entry, id, self.settle, now));
-            known.min().unwrap_or(self.settle)
-        };
+        let settler = settlers.get(&of.uid);
+        let left = |entry, id| settler.map_or(self.settle, |it| it.remaining(entry, id, self.settle, now));
         let remaining = of.entries.iter().map(|entry| settling.get(entry).map_or(self.settle, |id| left(entry, id)));
         Prospect::Moving(remaining.max().unwrap_or(self.settle))
     }
@@ -76,8 +92,8 @@ impl Progress {
         self.arming.write().configuration(which, found, self.clock.now())
     }
 
-    /// The guarded namespaces are these.
-    fn saw_namespaces(&self, uids: BTreeSet<Box<str>>) -> bool {
-        self.arming.write().namespaces(uids)
+    /// The guarded namespaces are these, or are not known now.
+    fn saw_namespaces(&self, guarded: Option<Stamps>) -> bool {
+        self.arming.write().namespaces(guarded)
     }
 }

@@ -135,12 +135,13 @@ impl Index {
         changed && self.is_guarded(&id.namespace)
     }
 
-    /// The guard label is set on the namespace of that UID; says whether that is news.
-    pub fn guard(&mut self, namespace: &str, uid: &str) -> bool {
+    /// The guard label is set on the namespace; its stamp changes with its UID and with when that was. Says whether
+    /// that is news.
+    pub fn guard(&mut self, namespace: &str, stamp: &str) -> bool {
         let list = self.list_of(Source::Namespaces);
-        let guarded = (uid.into(), list);
+        let guarded = (stamp.into(), list);
         let known = self.guarded.insert(namespace.into(), guarded);
-        known.is_none_or(|(known, _)| *known != *uid)
+        known.is_none_or(|(known, _)| *known != *stamp)
     }
 
     /// The namespace has no guard label, or is gone; says whether that is news.
@@ -259,10 +260,10 @@ impl Index {
         self.guarded.contains_key(namespace)
     }
 
-    /// The namespaces that carry the guard label, by name, and their UIDs.
+    /// The namespaces that carry the guard label, by name, and their stamps.
     pub fn guarded(&self) -> impl Iterator<Item = (&str, &str)> {
         let guarded = self.guarded.iter();
-        guarded.map(|(name, (uid, _))| (&**name, &**uid))
+        guarded.map(|(name, (stamp, _))| (&**name, &**stamp))
     }
 
     /// The model ConfigMaps.

@@ -16,7 +16,7 @@
 //!
 //! | room | modules | may use |
 //! |---|---|---|
-//! | domain | [`names`] [`catalog`] [`object`] [`reference`](mod@reference) [`holder`] [`usage`] [`revision`] [`policy`] [`arming`] | data in, data out: no I/O, no clock; time is an argument |
+//! | domain | [`names`] [`catalog`] [`object`] [`reference`](mod@reference) [`holder`] [`usage`] [`revision`] [`policy`] [`sharing`] [`arming`] | data in, data out: no I/O, no clock; time is an argument |
 //! | index | [`index`] | the same, but for `index/{resource,watch,live}`, which feed it |
 //! | Kubernetes | [`world`] [`controller`] | kube |
 //! | transport | [`admission`] [`admin`] | axum, rustls |
@@ -50,6 +50,7 @@ pub mod policy;
 pub mod record;
 pub mod reference;
 pub mod revision;
+pub mod sharing;
 pub mod shutdown;
 pub mod telemetry;
 pub mod usage;

@@ -19,18 +19,22 @@ const DURATION_BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 
 /// The media type that a scraper asks for when it knows OpenMetrics.
 pub const OPEN_METRICS: &str = "application/openmetrics-text";
 
-/// The metrics of the transport; clones count together.
+/// The metrics of the process; clones count together.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     durations: Family<DurationLabels, Histogram, fn() -> Histogram>,
     denials: Family<DenialLabels, Counter>,
     shed: Family<ShedLabels, Counter>,
-    reloads: Family<ReloadLabels, Counter>,
+    reloads: Family<ResultLabels, Counter>,
     certificate_expiry: Family<RoleLabels, Gauge>,
     in_flight: Gauge,
     deadline_exceeded: Counter,
     records_dropped: Counter,
+    leader: Gauge,
+    index_synced: Gauge,
+    catalogs_without_epoch: Gauge,
+    proofs: Family<ResultLabels, Counter>,
 }
 
 /// What a request is counted under.
@@ -60,7 +64,7 @@ struct ShedLabels {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct ReloadLabels {
+struct ResultLabels {
     result: &'static str,
 }
 
@@ -116,13 +120,18 @@ impl Metrics {
             in_flight: Gauge::default(),
             deadline_exceeded: Counter::default(),
             records_dropped: Counter::default(),
+            leader: Gauge::default(),
+            index_synced: Gauge::default(),
+            catalogs_without_epoch: Gauge::default(),
+            proofs: Family::default(),
         };
         // From the start, so that an increase can be told from a first appearance.
         for shed in [Shed::Concurrency, Shed::Memory] {
             drop(metrics.shed.get_or_create(&shed.labels()));
         }
         for result in ["error", "ok"] {
-            drop(metrics.reloads.get_or_create(&ReloadLabels { result }));
+            drop(metrics.reloads.get_or_create(&ResultLabels { result }));
+            drop(metrics.proofs.get_or_create(&ResultLabels { result }));
         }
         metrics.enter_into(registry);
         metrics
@@ -158,6 +167,27 @@ impl Metrics {
             "Decision records lost because they could not be written in time",
             self.records_dropped.clone(),
         );
+        registry.register("leader", "Whether this replica moves entries forward", self.leader.clone());
+        registry.register("index_synced", "Whether every kind of holder has been listed", self.index_synced.clone());
+        registry.register(
+            "catalogs_without_epoch",
+            "Model ConfigMaps whose proofs cannot go on, because what they rest on is not known",
+            self.catalogs_without_epoch.clone(),
+        );
+        registry.register("proofs", "LISTs of every holder, by whether they could be read", self.proofs.clone());
+    }
+
+    /// Notes how a round of the controller found things.
+    pub(crate) fn round(&self, leads: bool, synced: bool, catalogs_without_epoch: usize) {
+        self.leader.set(leads.into());
+        self.index_synced.set(synced.into());
+        self.catalogs_without_epoch.set(i64::try_from(catalogs_without_epoch).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a LIST of every holder.
+    pub(crate) fn proof(&self, listed: bool) {
+        let result = if listed { "ok" } else { "error" };
+        self.proofs.get_or_create(&ResultLabels { result }).inc();
     }
 
     /// Counts one more request as in flight.
@@ -191,7 +221,7 @@ impl Metrics {
     /// Counts a changed certificate that could be used, or not.
     pub(crate) fn reloaded(&self, usable: bool) {
         let result = if usable { "ok" } else { "error" };
-        self.reloads.get_or_create(&ReloadLabels { result }).inc();
+        self.reloads.get_or_create(&ResultLabels { result }).inc();
     }
 
     /// Notes when the certificate that is served expires.

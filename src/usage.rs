@@ -105,7 +105,9 @@ pub struct Settler {
     seen: BTreeMap<(EntryName, SettlingId), Duration>,
     /// Since when an InUse entry has had no holder.
     quiet: BTreeMap<EntryName, Duration>,
-    /// The entries that were marked Settling or Idle in the last view.
+    /// The epoch of the last view.
+    epoch: Epoch,
+    /// The entries that were marked Settling or Idle then.
     marked: BTreeSet<EntryName>,
     /// How often an entry was marked and then taken back: each doubles the wait, so that Jobs do not make it flap.
     lifts: BTreeMap<EntryName, u32>,
@@ -346,11 +348,15 @@ impl Settler {
         for key in settling {
             self.seen.entry(key).or_insert(now);
         }
-        let marked: BTreeSet<_> = view.usage.marked().cloned().collect();
-        for entry in self.marked.difference(&marked) {
-            *self.lifts.entry(entry.clone()).or_default() += 1;
+        let marked: BTreeSet<_> = view.usage.in_epoch(epoch).marked().cloned().collect();
+        // That an epoch ended takes entries back, too, and says nothing about them.
+        if self.epoch == *epoch {
+            for entry in self.marked.difference(&marked) {
+                *self.lifts.entry(entry.clone()).or_default() += 1;
+            }
         }
         self.marked = marked;
+        self.epoch = epoch.clone();
         self.lifts.retain(|entry, _| view.entries.contains(entry));
         let Some(held) = view.held else {
             self.quiet.clear();

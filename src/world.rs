@@ -12,6 +12,7 @@ use crate::holder::{Holders, ObjectId};
 use crate::object::Workload;
 use crate::policy::{CurrentEpoch, HoldersOf, Lift, Prospect, Stored, Unread};
 use crate::reference::CatalogKey;
+use crate::sharing::Sharing;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use thiserror::Error;
@@ -30,8 +31,8 @@ pub trait World: Send + Sync + 'static {
     /// Writes a lift, conditional on the revision it was decided on.
     fn lift(&self, lift: &Lift) -> impl Future<Output = Result<(), LiftError>> + Send;
 
-    /// The epoch that this process sees.
-    fn epoch(&self) -> CurrentEpoch;
+    /// The epoch, as this process sees it, of a catalog that is shared so.
+    fn epoch(&self, sharing: &Sharing) -> CurrentEpoch;
 
     /// Who is known to hold each of these entries; every entry asked for is in the answer.
     ///

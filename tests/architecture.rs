@@ -53,6 +53,7 @@ const ROOMS: &[Room] = &[
             "revision/",
             "policy.rs",
             "policy/",
+            "sharing.rs",
             "arming.rs",
         ],
         forbidden: IO_AND_CLOCK,

@@ -9,6 +9,7 @@
 //! written for a request that is then denied only keeps an entry longer.
 
 use crate::policy::{self, Decision, Facts, Lift, Needs, Request, Unread, WorkloadChange};
+use crate::usage::Epoch;
 use crate::world::{LiftError, World};
 use futures::future::join_all;
 
@@ -33,7 +34,11 @@ pub(super) async fn judge<W: World>(world: &W, request: &Request<'_>) -> Decisio
 
 async fn decide<W: World>(world: &W, request: &Request<'_>) -> Decision {
     loop {
-        let epoch = world.epoch();
+        let epoch = match request {
+            Request::Catalog(change) => world.epoch(&change.sharing()),
+            // Nothing that adds a reference asks for it.
+            Request::ScaleUp(..) | Request::Workload(_) => Ok(Epoch::default()),
+        };
         let facts = gather(world, &policy::needs(request, &epoch)).await;
         let decision = policy::decide(request, &facts, &epoch);
         if !decision.allowed() {

@@ -18,16 +18,27 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use parking_lot::RwLock;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 /// Removals that wait for their Settling to be written; a client whose removal does not fit asks again.
 const REFUSED: usize = 256;
 
 /// How long the API server may take to say who we are.
 const HELLO: Duration = Duration::from_secs(10);
+
+/// How long it is asked again before the process gives up: a control plane that restarts is back by then, and a crash
+/// would be followed by a pause that grows to five minutes.
+const HELLOS: Duration = Duration::from_secs(60);
+
+/// Threads that judge, at most. One 1 MiB catalog takes some 30 MB while it is read, so their number bounds the memory
+/// on a large node; a decision takes microseconds.
+const WORKERS: usize = 4;
 
 /// What `serve` was typed with; each flag has an environment variable.
 #[derive(clap::Args, Debug)]
@@ -69,7 +80,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<Exit> {
     telemetry::init(args.log_format)?;
     // ring is what kube uses; without a default, rustls would panic at the first handshake.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get).min(WORKERS);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    let runtime = runtime.context("start the runtime")?;
     runtime.block_on(serve(args))?;
     Ok(Exit::Fine)
 }
@@ -80,14 +93,16 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     tasks.spawn("signals", shutdown::on_signals(trigger));
 
     let client = client(args.kubeconfig.clone()).await?;
-    let own_username = username(&client).await?;
+    let own_username = hello(&client).await?;
     tracing::info!(username = own_username, version = env!("CARGO_PKG_VERSION"), "connected to the API server");
 
     let mut registry = metrics::registry();
     let metrics = Metrics::register(&mut registry);
     let (log, writer) = record::Log::start(std::io::stdout(), &metrics).context("start the decision log")?;
 
-    let cluster = spawn_cluster(client, &args, &shutdown, &mut tasks);
+    let cluster = spawn_cluster(client, &args, &metrics, &shutdown, &mut tasks);
+    let readiness = admin::Readiness::default();
+    informed(&readiness, &cluster);
     let config = admission::Config {
         listen: args.listen,
         admin_listen: args.admin_listen,
@@ -97,15 +112,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         shutdown_delay: args.shutdown_delay,
         ..admission::Config::default()
     };
-    let parts = admission::Parts {
-        world: Arc::new(cluster),
-        registry,
-        metrics,
-        log,
-        writer,
-        readiness: admin::Readiness::default(),
-        shutdown,
-    };
+    let parts = admission::Parts { world: Arc::new(cluster), registry, metrics, log, writer, readiness, shutdown };
     let server = admission::Server::bind(config, parts).await?;
     tokio::select! {
         served = server.serve() => served?,
@@ -115,7 +122,13 @@ async fn serve(args: Args) -> anyhow::Result<()> {
 }
 
 /// Starts everything that watches the cluster or acts on it.
-fn spawn_cluster(client: kube::Client, args: &Args, shutdown: &Shutdown, tasks: &mut Tasks) -> Cluster {
+fn spawn_cluster(
+    client: kube::Client,
+    args: &Args,
+    metrics: &Metrics,
+    shutdown: &Shutdown,
+    tasks: &mut Tasks,
+) -> Cluster {
     let index = Arc::new(RwLock::new(Index::default()));
     let (armed, on_armed) = watch::channel(());
     let (told, leadership) = watch::channel(Leadership::default());
@@ -131,14 +144,14 @@ fn spawn_cluster(client: kube::Client, args: &Args, shutdown: &Shutdown, tasks: 
         controller::watch_configurations(client.clone(), args.webhook_configuration.clone(), progress, armed);
     tasks.spawn("webhook configurations", never_ends(configurations));
 
-    let election = Election::new(client, &args.namespace, &args.lease, identity(), told);
+    let mut election = Election::new(client, &args.namespace, &args.lease, identity(), told);
     let stop = shutdown.clone();
     tasks.spawn("election", async move {
         election.run(stop.leaving()).await;
         // Stepping down at the end is no failure; the process ends by its server.
         std::future::pending::<Result<(), Infallible>>().await
     });
-    tasks.spawn("proofs", never_ends(controller::prove(cluster.clone(), changes, on_armed)));
+    tasks.spawn("proofs", never_ends(controller::prove(cluster.clone(), metrics.clone(), changes, on_armed)));
     tasks.spawn("refused removals", never_ends(controller::settle_refused(cluster.clone(), on_refused)));
     cluster
 }
@@ -161,17 +174,38 @@ async fn client(kubeconfig: Option<PathBuf>) -> anyhow::Result<kube::Client> {
 }
 
 /// What the API server calls us: its requests on our behalf must never wait for the others.
+async fn hello(client: &kube::Client) -> anyhow::Result<String> {
+    let until = Instant::now() + HELLOS;
+    loop {
+        match username(client).await {
+            Ok(username) => return Ok(username),
+            Err(error) if Instant::now() > until => return Err(error),
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "no API server yet; trying again"),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
 async fn username(client: &kube::Client) -> anyhow::Result<String> {
+    const ASKING: &str = "ask the API server who we are";
     let api: Api<SelfSubjectReview> = Api::all(client.clone());
     let (params, review) = (PostParams::default(), SelfSubjectReview::default());
-    let asked = tokio::time::timeout(HELLO, api.create(&params, &review));
-    let answer = asked.await.context("ask the API server who we are")?;
-    let answer = answer.context("ask the API server who we are")?;
-    answer
-        .status
-        .and_then(|status| status.user_info)
-        .and_then(|user| user.username)
-        .context("the API server does not say who we are")
+    let answer = tokio::time::timeout(HELLO, api.create(&params, &review)).await.context(ASKING)?.context(ASKING)?;
+    let user = answer.status.and_then(|status| status.user_info);
+    user.and_then(|user| user.username).context("the API server does not say who we are")
+}
+
+/// A replica is ready once it has read what proofs rest on, and stays so: without it, removals are refused, with their
+/// reason, and everything else is judged as ever.
+fn informed(readiness: &admin::Readiness, cluster: &Cluster) {
+    let (progress, once) = (cluster.progress.clone(), AtomicBool::new(false));
+    readiness.require("configurations", move || {
+        if once.load(Ordering::Relaxed) || progress.is_informed() {
+            once.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
+        Err("the webhook configurations and the guarded namespaces have not been read yet".to_owned())
+    });
 }
 
 /// A name that no other replica has: the pod's, where there is one, and something random.

@@ -1,25 +1,25 @@
-//! The watches of what proofs rest on: the guarded namespaces, and modelguard's own webhook configurations, which are proofs rest on, never more than a minute old.
+//! The watches of what proofs rest on: the guarded namespaces, and modelguard's own webhook configurations.
 //!
-//! A watch that stays open cannot be told from one whose connection died. This one ends after [`RELIST`] and
-//! lists again, so every round proves that what is known is fresh.
+//! A watch that stays open cannot be told from one whose connection died. That of the configurations ends after
+//! [`RELIST`] and lists again, so every round proves that what is known is fresh.
 
 use super::Progress;
+use super::trouble::Trouble;
 use crate::arming::{Configuration, RELIST, Webhooks};
 use crate::index::{Index, Source};
 use futures::{StreamExt as _, pin_mut};
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
-use kube::Resource;
-use kube::api::{Api, ListParams, ObjectMeta, PartialObjectMeta, WatchEvent, WatchParams};
+use kube::api::{Api, ListParams, ObjectMeta, WatchEvent, WatchParams};
 use kube::core::ClusterResourceScope;
+use kube::{Client, Resource};
 use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tracing::{info, warn};
+use tracing::info;
 
 /// After a failed read; an outage of the API server should end within seconds of its return.
 const RETRY: Duration = Duration::from_secs(1);
@@ -27,15 +27,50 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How much longer than it should last a call may take before it counts as dead.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// The entries that must fail closed: what they would let pass unseen could reference an entry that is Idle.
+const FAIL_CLOSED: [&str; 2] = ["catalog.modelguard.dev", "workload.modelguard.dev"];
+
+/// A webhook configuration, of either kind.
+trait Webhook: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + DeserializeOwned + Debug {
+    const WHICH: Webhooks;
+
+    /// Why it does not protect what it should.
+    fn defect(&self) -> Option<String>;
+}
+
+impl Webhook for MutatingWebhookConfiguration {
+    const WHICH: Webhooks = Webhooks::Mutating;
+
+    fn defect(&self) -> Option<String> {
+        // It may fail open: the validating one checks what it should have set.
+        None
+    }
+}
+
+impl Webhook for ValidatingWebhookConfiguration {
+    const WHICH: Webhooks = Webhooks::Validating;
+
+    fn defect(&self) -> Option<String> {
+        let webhooks = self.webhooks.as_deref().unwrap_or_default();
+        FAIL_CLOSED.iter().find_map(|name| match webhooks.iter().find(|webhook| webhook.name == *name) {
+            None => Some(format!("it lacks {name}")),
+            // Fail is what an absent policy means.
+            Some(webhook) if webhook.failure_policy.as_deref().is_some_and(|policy| policy != "Fail") => {
+                Some(format!("{name} fails open"))
+            }
+            Some(_) => None,
+        })
+    }
+}
+
 /// Watches the mutating and the validating configuration called `name`, for ever.
-pub async fn watch_configurations(client: kube::Client, name: String, progress: Progress, changed: watch::Sender<()>) {
-    let mutating = follow::<MutatingWebhookConfiguration>(&client, &name, Webhooks::Mutating, &progress, &changed);
-    let validating =
-        follow::<ValidatingWebhookConfiguration>(&client, &name, Webhooks::Validating, &progress, &changed);
+pub async fn watch_configurations(client: Client, name: String, progress: Progress, changed: watch::Sender<()>) {
+    let mutating = follow::<MutatingWebhookConfiguration>(&client, &name, &progress, &changed);
+    let validating = follow::<ValidatingWebhookConfiguration>(&client, &name, &progress, &changed);
     tokio::join!(mutating, validating);
 }
 
-/// Tells `progress` which namespaces are guarded, whenever the index learns of it; at once, for the epoch hangs on it.
+/// Tells `progress` which namespaces are guarded, whenever the index learns of it; at once, for epochs hang on it.
 pub async fn follow_namespaces(
     index: Arc<RwLock<Index>>,
     mut news: watch::Receiver<()>,
@@ -44,49 +79,49 @@ pub async fn follow_namespaces(
 ) {
     loop {
         news.mark_unchanged();
-        let guarded: Option<BTreeSet<_>> = {
+        let guarded = {
             let index = index.read();
-            let listed = index.missing().all(|source| source != Source::Namespaces);
-            listed.then(|| index.guarded().map(|(_, uid)| uid.into()).collect())
+            let known = index.missing().all(|source| source != Source::Namespaces)
+                && index.failing().all(|(source, _)| source != Source::Namespaces);
+            known.then(|| index.guarded().map(|(name, stamp)| (name.into(), stamp.into())).collect())
         };
-        if guarded.is_some_and(|uids| progress.saw_namespaces(uids)) {
+        if progress.saw_namespaces(guarded) {
             changed.send_replace(());
         }
-        if news.changed().await.is_err() {
+        // That a watch has recovered is no event of its own.
+        if let Ok(Err(_closed)) = timeout(GRACE, news.changed()).await {
             return;
         }
     }
 }
 
 /// Lists and watches one configuration again and again, and says what it finds.
-async fn follow<K>(client: &kube::Client, name: &str, which: Webhooks, progress: &Progress, changed: &watch::Sender<()>)
-where
-    K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + DeserializeOwned + Debug,
-{
-    let api = Api::<PartialObjectMeta<K>>::all(client.clone());
-    let tell = |found: Option<&ObjectMeta>| {
+async fn follow<K: Webhook>(client: &Client, name: &str, progress: &Progress, changed: &watch::Sender<()>) {
+    let api = Api::<K>::all(client.clone());
+    let tell = |found: Option<&K>| {
         let found = found.map(configuration);
-        if progress.saw_configuration(which, found.clone()) {
-            info!(name, ?which, ?found, "webhook configuration seen");
+        if progress.saw_configuration(K::WHICH, found.clone()) {
+            info!(name, which = ?K::WHICH, ?found, "webhook configuration seen");
             changed.send_replace(());
         }
     };
+    let mut trouble = Trouble::new("watch the webhook configuration");
     loop {
-        if let Err(error) = round(&api, name, &tell).await {
-            warn!(name, ?which, %error, "cannot watch the webhook configuration");
-            sleep(RETRY).await;
+        match round(&api, name, &tell).await {
+            Ok(()) => trouble.over(),
+            Err(error) => {
+                trouble.is(&error);
+                sleep(RETRY).await;
+            }
         }
     }
 }
 
 /// One list, and one watch from where it ended.
-async fn round<K>(api: &Api<PartialObjectMeta<K>>, name: &str, tell: impl Fn(Option<&ObjectMeta>)) -> Result<(), Error>
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
-{
+async fn round<K: Webhook>(api: &Api<K>, name: &str, tell: impl Fn(Option<&K>)) -> Result<(), Error> {
     let selector = format!("metadata.name={name}");
     let listed = timeout(GRACE, api.list(&ListParams::default().fields(&selector))).await??;
-    tell(listed.items.first().map(|item| &item.metadata));
+    tell(listed.items.first());
     let from = listed.metadata.resource_version.unwrap_or_default();
     let seconds = u32::try_from(RELIST.as_secs()).unwrap_or(u32::MAX);
     let params = WatchParams::default().fields(&selector).timeout(seconds).disable_bookmarks();
@@ -95,7 +130,7 @@ where
     let until = Instant::now() + RELIST + GRACE;
     while let Some(event) = timeout_at(until, events.next()).await? {
         match event? {
-            WatchEvent::Added(item) | WatchEvent::Modified(item) => tell(Some(&item.metadata)),
+            WatchEvent::Added(item) | WatchEvent::Modified(item) => tell(Some(&item)),
             WatchEvent::Deleted(_) => tell(None),
             WatchEvent::Bookmark(_) => {}
             WatchEvent::Error(status) => return Err(kube::Error::Api(status).into()),
@@ -104,8 +139,13 @@ where
     Ok(())
 }
 
-fn configuration(metadata: &ObjectMeta) -> Configuration {
-    Configuration { uid: metadata.uid.clone().unwrap_or_default(), generation: metadata.generation.unwrap_or_default() }
+fn configuration<K: Webhook>(object: &K) -> Configuration {
+    let ObjectMeta { uid, generation, .. } = object.meta();
+    Configuration {
+        uid: uid.clone().unwrap_or_default(),
+        generation: generation.unwrap_or_default(),
+        defect: object.defect(),
+    }
 }
 
 /// Why a round ended before its time.

@@ -3,6 +3,7 @@
 //! As in client-go, no clock of another machine is trusted: a Lease has expired once it has not *changed* for
 //! its duration by one's own monotonic clock. The loser of a race gets a 409 and looks again.
 
+use super::trouble::Trouble;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, ObjectMeta, PostParams};
@@ -10,7 +11,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 /// How long a Lease lasts that nobody renews.
 const DURATION: Duration = Duration::from_secs(15);
@@ -71,15 +72,18 @@ impl Election {
     }
 
     /// Stands for election until `stop` resolves, then gives the Lease back so that another one need not wait.
-    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+    ///
+    /// What it told last goes on to be told for as long as the candidate lives.
+    pub async fn run(&mut self, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
+        let mut trouble = Trouble::new("read or renew the Lease");
         loop {
             match timeout(PATIENCE, self.look()).await.map_err(Error::from).and_then(|looked| looked) {
-                Ok(()) => {}
+                Ok(()) => trouble.over(),
                 Err(Error::Kube(kube::Error::Api(status))) if status.code == 409 => {
                     debug!(lease = self.name, "another replica was faster");
                 }
-                Err(error) => warn!(lease = self.name, %error, "cannot renew or read the Lease"),
+                Err(error) => trouble.is(&error),
             }
             self.tell();
             tokio::select! {
@@ -155,8 +159,10 @@ impl Election {
         });
     }
 
-    async fn step_down(self) {
-        if self.renewed.is_none() {
+    async fn step_down(&mut self) {
+        // No longer acting comes before others may.
+        self.told.send_replace(Leadership::default());
+        if self.renewed.take().is_none() {
             return;
         }
         let free = async {

@@ -1,11 +1,13 @@
 //! P3: from InUse to Settling, and after Δ and a live LIST to Idle.
 
-use super::Progress;
+use super::trouble::Trouble;
 use crate::catalog::{EntryName, Format};
 use crate::holder::Hold;
 use crate::index::{self, CatalogFacts, Index};
+use crate::metrics::Metrics;
 use crate::policy::{Declared, Unread};
 use crate::reference::CatalogKey;
+use crate::sharing::Sharing;
 use crate::usage::{Epoch, Plan, Settler, SettlingId, Usage, View, Why};
 use crate::world::cluster::Cluster;
 use crate::world::{LiftError, World as _};
@@ -22,14 +24,24 @@ const DEBOUNCE: Duration = Duration::from_millis(100);
 /// The longest between two rounds, whatever happens: nothing rests on it but the repair of a lost wake-up.
 const ROUND: Duration = Duration::from_secs(30);
 
-/// After a proof that failed.
+/// After a LIST that failed; doubles each time up to [`LONGEST_RETRY`], and no event cuts it short: a server that
+/// cannot answer a LIST of everything must not be asked for one ten times a second.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// The longest between two attempts to list.
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+/// After a ConfigMap that could not be written, for a reason of its own.
+const RETRY_WRITE: Duration = Duration::from_secs(2);
+
+/// The shortest between two LISTs, however often there is reason for one.
+const BETWEEN_LISTS: Duration = Duration::from_secs(1);
 
 /// How long after the verdict Settling is written at the earliest. The API server compares a refused change with
 /// the stored object once more: were that another one by then, a PUT would get a bare 409 in place of the reason.
 const AFTER_ANSWER: Duration = Duration::from_millis(200);
 
-/// How often a write of Settling is tried against other writers before it is left to the client's next attempt.
+/// How often a write is tried against other writers before it is left to the next round, or the client's next attempt.
 const ATTEMPTS: usize = 5;
 
 /// A removal that was denied only for want of a proof.
@@ -52,9 +64,6 @@ enum ProofError {
     /// A holder kind could not be listed: nobody knows that there is no holder.
     #[error("cannot list every kind of holder: {0}")]
     List(#[from] index::LiveError),
-    /// What proofs rest on changed while holders were listed.
-    #[error("the epoch changed meanwhile")]
-    Epoch,
     /// A ConfigMap could not be written.
     #[error(transparent)]
     Write(LiftError),
@@ -63,24 +72,58 @@ enum ProofError {
 /// A model ConfigMap whose entries have waited.
 struct Due {
     key: CatalogKey,
+    epoch: Epoch,
     entries: BTreeMap<EntryName, SettlingId>,
 }
 
+/// What is to be done for one model ConfigMap, and the revision that this rests on.
+struct Planned {
+    key: CatalogKey,
+    revision: String,
+    epoch: Epoch,
+    plan: Plan,
+}
+
 /// Plans round after round, for ever; acts while this replica leads.
-pub async fn prove(cluster: Cluster, mut index: watch::Receiver<()>, mut arming: watch::Receiver<()>) {
+pub async fn prove(
+    cluster: Cluster,
+    metrics: Metrics,
+    mut index: watch::Receiver<()>,
+    mut arming: watch::Receiver<()>,
+) {
     let mut leadership = cluster.progress.leadership.clone();
+    let mut unlisted = Trouble::new("prove that entries may go");
+    let mut unwritten = Trouble::new("write what is known of an entry");
+    let mut retry = RETRY;
     loop {
         let leads = leadership.borrow_and_update().is_leader;
         index.mark_unchanged();
         arming.mark_unchanged();
-        let pause = match round(&cluster, leads).await {
-            Ok(pause) => pause,
+        let Round { wake, proof, written } = round(&cluster, &metrics, leads).await;
+        *cluster.progress.trouble.lock() = proof.as_ref().err().map(ToString::to_string);
+        match &proof {
             Err(error) => {
-                warn!(%error, "no entry can become Idle now; trying again");
-                RETRY
+                unlisted.is(error);
+                sleep(retry).await;
+                retry = (retry * 2).min(LONGEST_RETRY);
+                continue;
+            }
+            Ok(listed) => {
+                unlisted.over();
+                retry = RETRY;
+                sleep(if *listed { BETWEEN_LISTS } else { DEBOUNCE }).await;
+            }
+        }
+        let pause = match &written {
+            Ok(()) => {
+                unwritten.over();
+                wake
+            }
+            Err(error) => {
+                unwritten.is(error);
+                wake.min(RETRY_WRITE)
             }
         };
-        sleep(DEBOUNCE).await;
         tokio::select! {
             () = sleep(pause) => {}
             _ = index.changed() => {}
@@ -102,37 +145,57 @@ pub async fn settle_refused(cluster: Cluster, mut refused: mpsc::Receiver<Refuse
 
 // === the round ===
 
-/// Looks at every model ConfigMap; says how long nothing changes by time alone.
-async fn round(cluster: &Cluster, leads: bool) -> Result<Duration, ProofError> {
-    let Ok(epoch) = cluster.progress.epoch() else { return Ok(ROUND) };
-    let plans = plan(cluster, &epoch);
-    let now = cluster.progress.clock.now();
-    let wake = plans.iter().filter_map(|(.., plan)| plan.wake).min();
-    if leads {
-        let (mut due, mut failed) = (Vec::new(), None);
-        for (key, revision, plan) in plans {
-            if let Some(usage) = &plan.write {
-                failed = write(cluster, &key, &revision, usage).await.err().or(failed);
-            } else if !plan.due.is_empty() {
-                due.push(Due { key, entries: plan.due });
-            }
-        }
-        conclude(cluster, &epoch, due).await?;
-        // Only now: a ConfigMap that cannot be written (another policy guards it) must not stop all others.
-        failed.map_or(Ok(()), Err)?;
-    }
-    Ok(wake.map_or(ROUND, |at| at.saturating_sub(now).min(ROUND)))
+/// What came of a round.
+struct Round {
+    /// How long nothing changes by time alone.
+    wake: Duration,
+    /// Whether holders were listed, or why that was in vain.
+    proof: Result<bool, ProofError>,
+    /// Whether every ConfigMap could be written that had to be: one that cannot (another policy guards it) stops
+    /// no other.
+    written: Result<(), ProofError>,
 }
 
-/// The plan of each model ConfigMap, with the revision that it rests on.
-fn plan(cluster: &Cluster, epoch: &Epoch) -> Vec<(CatalogKey, String, Plan)> {
-    let Progress { clock, settle, settlers, .. } = &cluster.progress;
+/// Looks at every model ConfigMap, and does what is to be done if this replica `leads`.
+async fn round(cluster: &Cluster, metrics: &Metrics, leads: bool) -> Round {
+    let plans = plan(cluster, metrics, leads);
+    let now = cluster.progress.clock.now();
+    let wake = plans.iter().filter_map(|planned| planned.plan.wake).min();
+    let wake = wake.map_or(ROUND, |at| at.saturating_sub(now).min(ROUND));
+    let (mut due, mut written) = (Vec::new(), Ok(()));
+    for Planned { key, revision, epoch, plan } in plans.into_iter().filter(|_| leads) {
+        if let Some(usage) = &plan.write {
+            written = written.and(write(cluster, &key, &revision, usage).await.map(drop));
+        } else if !plan.due.is_empty() {
+            due.push(Due { key, epoch, entries: plan.due });
+        }
+    }
+    if due.is_empty() {
+        return Round { wake, proof: Ok(false), written };
+    }
+    let keys = due.iter().map(|due| due.key.clone()).collect();
+    let live = index::live(&cluster.client, &keys).await;
+    metrics.proof(live.is_ok());
+    let live = match live {
+        Ok(live) => live,
+        Err(error) => return Round { wake, proof: Err(error.into()), written },
+    };
+    for due in due {
+        written = written.and(conclude(cluster, &live, &due).await);
+    }
+    Round { wake, proof: Ok(true), written }
+}
+
+/// The plan of each model ConfigMap whose epoch is known.
+fn plan(cluster: &Cluster, metrics: &Metrics, leads: bool) -> Vec<Planned> {
+    let progress = &cluster.progress;
     let index = cluster.index.read();
-    let mut settlers = settlers.lock();
+    let mut settlers = progress.settlers.lock();
     let uids: HashSet<&str> = index.catalogs().map(|(_, catalog)| &*catalog.uid).collect();
     settlers.retain(|uid, _| uids.contains(uid.as_str()));
     let nothing = BTreeSet::new();
     let plan = |(key, catalog): (&CatalogKey, &CatalogFacts)| {
+        let epoch = progress.epoch(&Sharing::new(&key.namespace, catalog.shared_with.as_deref())).ok()?;
         let listing = catalog.listing.as_ref().ok();
         let entries = listing.map_or(&nothing, |listing| &listing.entries);
         let hold = Hold::parse(catalog.hold.as_deref());
@@ -143,44 +206,38 @@ fn plan(cluster: &Cluster, epoch: &Epoch) -> Vec<(CatalogKey, String, Plan)> {
         });
         let view = View { usage: &catalog.usage, entries, held: held.as_ref() };
         let settler = settlers.entry(catalog.uid.to_string()).or_default();
-        let plan = settler.plan(view, epoch, *settle, clock.now(), random_id);
-        (key.clone(), catalog.resource_version.to_string(), plan)
+        let plan = settler.plan(view, &epoch, progress.settle, progress.clock.now(), random_id);
+        Some(Planned { key: key.clone(), revision: catalog.resource_version.to_string(), epoch, plan })
     };
-    index.catalogs().map(plan).collect()
+    let plans: Vec<_> = index.catalogs().filter_map(plan).collect();
+    metrics.round(leads, index.synced(), index.catalogs().count() - plans.len());
+    plans
 }
 
-/// The proof: reads each ConfigMap, then lists every kind of holder, then writes on the revisions that were read.
-async fn conclude(cluster: &Cluster, epoch: &Epoch, due: Vec<Due>) -> Result<(), ProofError> {
-    if due.is_empty() {
-        return Ok(());
-    }
-    let mut read = Vec::new();
-    for Due { key, entries } in due {
-        if let Some(stored) = cluster.catalog(&key).await? {
-            read.push((key, entries, stored));
+/// Turns a LIST into Idle, or back into InUse.
+///
+/// The ConfigMap may have been read after the LIST: as long as the entry still has the same Settling id, nobody has
+/// referenced it since the Settling began, for a reference takes the id away, and no id comes twice.
+async fn conclude(cluster: &Cluster, live: &Index, due: &Due) -> Result<(), ProofError> {
+    let Due { key, epoch, entries } = due;
+    for _ in 0..ATTEMPTS {
+        let Some(stored) = cluster.catalog(key).await? else { return Ok(()) };
+        // The namespaces whose references were counted must be those that the epoch is made of.
+        if cluster.progress.epoch_among(live, &stored.sharing).ok().as_ref() != Some(epoch)
+            || cluster.progress.epoch(&stored.sharing).ok().as_ref() != Some(epoch)
+        {
+            return Ok(());
         }
-    }
-    let keys: BTreeSet<_> = read.iter().map(|(key, ..)| key.clone()).collect();
-    let live = index::live(&cluster.client, &keys).await?;
-    if cluster.progress.epoch().ok().as_ref() != Some(epoch) {
-        return Err(ProofError::Epoch);
-    }
-    let mut failed = None;
-    for (key, entries, stored) in read {
-        let mut held = held(&live, &key, stored.declared.format(), entries.keys());
+        let mut held = held(live, key, stored.declared.format(), entries.keys());
         held.extend(entries.keys().filter(|entry| stored.hold.keeps(entry)).cloned());
-        let Some(usage) = Settler::conclude(&stored.usage, epoch, &entries, &held) else { continue };
-        match write(cluster, &key, &stored.resource_version, &usage).await {
-            Ok(true) => {
-                let idle: Vec<_> =
-                    entries.keys().filter(|entry| !held.contains(*entry)).map(EntryName::as_str).collect();
-                info!(catalog = %key, ?idle, still_held = ?held, "nobody needs these entries: they may be removed");
-            }
-            Ok(false) => {}
-            Err(error) => failed = Some(error),
+        let Some(usage) = Settler::conclude(&stored.usage, epoch, entries, &held) else { return Ok(()) };
+        if write(cluster, key, &stored.resource_version, &usage).await? {
+            let idle: Vec<_> = entries.keys().filter(|entry| !held.contains(*entry)).map(EntryName::as_str).collect();
+            info!(catalog = %key, ?idle, still_held = ?held, "nobody needs these entries: they may be removed");
+            return Ok(());
         }
     }
-    failed.map_or(Ok(()), Err)
+    Ok(())
 }
 
 /// Those of `entries` that have a holder; all of them where the format, and so what counts, is not known.
@@ -202,7 +259,7 @@ async fn begin(cluster: &Cluster, refused: &Refused) -> Result<(), ProofError> {
     for _ in 0..ATTEMPTS {
         let Some(stored) = cluster.catalog(&refused.catalog).await? else { return Ok(()) };
         let Declared::Catalog(format, catalog) = &stored.declared else { return Ok(()) };
-        let epoch = cluster.epoch()?;
+        let epoch = cluster.epoch(&stored.sharing)?;
         let entries: BTreeSet<_> =
             refused.entries.iter().filter(|entry| catalog.lists(entry) && !stored.hold.keeps(entry)).cloned().collect();
         let held = {

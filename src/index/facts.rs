@@ -37,6 +37,8 @@ pub struct CatalogFacts {
     pub usage: Usage,
     /// Its hold annotation, as people wrote it.
     pub hold: Option<Box<str>>,
+    /// Its shared-with annotation, as people wrote it.
+    pub shared_with: Option<Box<str>>,
 }
 
 /// The entries of a catalog, without their content.
@@ -116,6 +118,7 @@ impl CatalogFacts {
             listing: Listing::of(config_map),
             usage: Usage::parse(metadata.annotations.get(names::USAGE)),
             hold: metadata.annotations.get(names::HOLD).map(Into::into),
+            shared_with: metadata.annotations.get(names::SHARED_WITH).map(Into::into),
         }
     }
 
@@ -128,6 +131,7 @@ impl CatalogFacts {
             listing: Err(reason.into()),
             usage: Usage::default(),
             hold: None,
+            shared_with: None,
         }
     }
 }

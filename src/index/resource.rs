@@ -70,7 +70,7 @@ pub(super) struct Id {
 pub(super) enum Seen {
     Catalog(CatalogKey, CatalogFacts),
     Holder(Box<Facts>),
-    Namespace { name: String, uid: String },
+    Namespace { name: String, stamp: String },
 }
 
 /// Objects that have no name cannot be told apart, so nothing can be said of their list.
@@ -93,18 +93,11 @@ pub(super) struct ModelConfigMap {
 }
 
 /// A namespace: that it is listed says that it is guarded.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug)]
 pub(super) struct Guarded {
-    metadata: Head,
-}
-
-/// The part of `metadata` that every object must have.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Head {
     name: String,
-    uid: String,
     resource_version: String,
+    stamp: String,
 }
 
 // === impl Source ===
@@ -296,19 +289,43 @@ impl Read for Guarded {
     type Kind = Namespaces;
 
     fn read(json: &str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(json)
+        #[derive(Deserialize)]
+        struct Wire<'a> {
+            #[serde(borrow)]
+            metadata: Labelled<'a>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Labelled<'a> {
+            name: String,
+            uid: String,
+            resource_version: String,
+            #[serde(borrow, default)]
+            managed_fields: Vec<Manager<'a>>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Manager<'a> {
+            #[serde(default)]
+            time: String,
+            #[serde(borrow, default)]
+            fields_v1: Option<&'a RawValue>,
+        }
+        let Labelled { name, uid, resource_version, managed_fields } = serde_json::from_str::<Wire<'_>>(json)?.metadata;
+        let field = format!("\"f:{}\"", names::GUARD_LABEL);
+        let sets = |it: &&Manager<'_>| it.fields_v1.is_some_and(|fields| fields.get().contains(&field));
+        let labelled = managed_fields.iter().filter(sets).map(|it| it.time.as_str()).max().unwrap_or_default();
+        let stamp = format!("{uid} {labelled}");
+        Ok(Self { name, resource_version, stamp })
     }
 
     fn meta(&self) -> ObjectMeta {
-        head("", &self.metadata.name, &self.metadata.resource_version)
+        head("", &self.name, &self.resource_version)
     }
 
     fn seen(_: Namespaces, id: Id, content: Result<Self, Undecoded>) -> Seen {
-        Seen::Namespace {
-            name: id.name,
-            // One that cannot be decoded counts all the same.
-            uid: content.map(|it| it.metadata.uid).unwrap_or_default(),
-        }
+        // One that cannot be decoded counts all the same.
+        Seen::Namespace { name: id.name, stamp: content.map(|it| it.stamp).unwrap_or_default() }
     }
 }
 
@@ -320,7 +337,7 @@ impl Seen {
         match self {
             Self::Catalog(key, facts) => index.apply_catalog(key, facts),
             Self::Holder(facts) => index.apply(*facts),
-            Self::Namespace { name, uid } => index.guard(&name, &uid),
+            Self::Namespace { name, stamp } => index.guard(&name, &stamp),
         }
     }
 

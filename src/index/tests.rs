@@ -438,6 +438,7 @@ fn catalog(resource_version: &str) -> CatalogFacts {
         listing: Ok(Listing { format: Format::Yaml, entries: BTreeSet::from([entry("v1")]) }),
         usage: Usage::default(),
         hold: None,
+        shared_with: None,
     }
 }
 

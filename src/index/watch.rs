@@ -31,6 +31,9 @@ use tracing::{debug, info, warn};
 /// died without a sign is noticed 5 s later; until then the index is stale, which no proof rests on.
 const TIMEOUT: u32 = 290;
 
+/// The same for namespaces, on which every proof rests: that they cannot be watched must be noticed within a minute.
+const NAMESPACES_TIMEOUT: u32 = 25;
+
 /// Objects in a page, as in client-go: the most that is held at once while listing.
 const PAGE: u32 = 500;
 
@@ -155,7 +158,7 @@ impl<K: Copy + Into<Source>> Follower<K> {
     fn config(&self) -> Config {
         Config {
             label_selector: self.source.selector(),
-            timeout: Some(TIMEOUT),
+            timeout: Some(if self.source == Source::Namespaces { NAMESPACES_TIMEOUT } else { TIMEOUT }),
             initial_list_strategy: self.strategy.clone(),
             page_size: Some(PAGE),
             ..Config::default()

@@ -32,6 +32,8 @@ pub(super) fn needs(change: &CatalogChange<'_>, epoch: &CurrentEpoch) -> Needs {
         namespaces: [change.key.namespace.clone()].into(),
         holders: Some(HoldersOf {
             catalog: change.key.clone(),
+            uid: change.old.as_ref().map(|old| old.object.metadata.uid.to_string()).unwrap_or_default(),
+            sharing: change.sharing(),
             format: loss.format,
             entries: loss.entries,
             usage: loss.usage,
@@ -158,8 +160,7 @@ fn settling(change: &CatalogChange<'_>, loss: &Loss, facts: &Facts) -> Decision 
     let stuck = || Prospect::Stuck("it is not known whether the controller runs".to_owned());
     let hold = hold(change);
     if let Some(kept) = loss.entries.iter().find(|entry| hold.keeps(entry)) {
-        let prospect = Prospect::Stuck(format!("the annotation {} keeps {kept}", names::HOLD));
-        return message::settling(change, &loss.entries, &prospect).into();
+        return message::kept(change, kept).into();
     }
     let prospect = facts.prospect.clone().unwrap_or_else(stuck);
     let settle = if change.caller.dry_run { BTreeSet::new() } else { loss.entries.clone() };

@@ -4,6 +4,7 @@ use crate::catalog::{EntryName, Format};
 use crate::holder::{Hold, Holders};
 use crate::policy::Declared;
 use crate::reference::CatalogKey;
+use crate::sharing::Sharing;
 use crate::usage::{Epoch, Usage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -129,6 +130,10 @@ pub struct Needs {
 pub struct HoldersOf {
     /// The ConfigMap.
     pub catalog: CatalogKey,
+    /// Its UID.
+    pub uid: String,
+    /// Whose workloads may reference it.
+    pub sharing: Sharing,
     /// Its format: implicit references count for `keys` alone.
     pub format: Format,
     /// The entries.
@@ -163,8 +168,8 @@ pub struct Stored {
     pub usage: Usage,
     /// What people keep of it.
     pub hold: Hold,
-    /// Its `shared-with` annotation.
-    pub shared_with: Option<String>,
+    /// Whose workloads may reference it.
+    pub sharing: Sharing,
 }
 
 /// Whether the proof that a removal lacks will come by itself.

@@ -59,6 +59,15 @@ pub(super) fn in_use(change: &CatalogChange<'_>, code: Code, held: &BTreeMap<&En
     denial(code, code.status(), &change.key.name, &format!("{blocked}{what}."), next, causes)
 }
 
+/// MG101: people keep `entry`, for consumers that no object shows.
+pub(super) fn kept(change: &CatalogChange<'_>, entry: &EntryName) -> Denial {
+    let what = format!("the annotation {} keeps entry {entry}.", names::HOLD);
+    let next =
+        "This is step 3 (remove) of a release; take the entry out of the annotation when nobody needs it any more.";
+    let causes = vec![cause(entry, &what)];
+    denial(Code::EntryInUse, Code::EntryInUse.status(), &change.key.name, &what, next, causes)
+}
+
 /// MG103: nobody holds `entries`, and the proof is not complete.
 pub(super) fn settling(change: &CatalogChange<'_>, entries: &BTreeSet<EntryName>, prospect: &Prospect) -> Denial {
     let names = list(entries, NAMES);

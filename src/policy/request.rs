@@ -5,6 +5,7 @@ use crate::holder::ObjectId;
 use crate::names;
 use crate::object::{ConfigMap, Content, Workload};
 use crate::reference::{CatalogKey, Reference, References};
+use crate::sharing::Sharing;
 
 /// A request that the rules judge.
 #[derive(Debug)]
@@ -99,6 +100,12 @@ impl<'a> CatalogChange<'a> {
             _ => Diff::default(),
         };
         Self { key, old, new, diff, caller }
+    }
+
+    /// Whose workloads may reference the catalog, by the old object: as with the proof, that is the one that counts.
+    pub fn sharing(&self) -> Sharing {
+        let shared_with = self.old.as_ref().and_then(|old| old.object.metadata.annotations.get(names::SHARED_WITH));
+        Sharing::new(&self.key.namespace, shared_with)
     }
 }
 

@@ -6,6 +6,7 @@ use crate::holder::{Hold, Holders, Workload as HoldingWorkload};
 use crate::names;
 use crate::object::{ConfigMap, HolderKind, Workload};
 use crate::reference::CatalogKey;
+use crate::sharing::Sharing;
 use crate::usage::{Epoch, Usage};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -195,9 +196,9 @@ fn what_people_hold_is_never_idle() {
     let old = || Some(json(Some("keys"), &held, r#"{"v1":"a","v2":"b"}"#));
     let case = Case::new(old(), Some(json(Some("keys"), NONE, r#"{"v2":"b"}"#)));
     let decision = case.decide();
-    assert_eq!(code(&decision), Some(("MG103", 503)));
+    assert_eq!(code(&decision), Some(("MG101", 403)));
     assert!(decision.settle.is_empty());
-    assert!(decision.denial.unwrap().message.contains("annotation modelguard.dev/hold keeps v1"));
+    assert!(decision.denial.unwrap().message.contains("annotation modelguard.dev/hold keeps entry v1"));
     let case = Case::new(old(), Some(json(Some("keys"), NONE, r#"{"v1":"a"}"#)));
     assert_eq!(code(&case.decide()), None);
 }
@@ -299,6 +300,10 @@ fn deployment(uses: &str) -> Workload {
 }
 
 fn stored(annotations: &str, data: &str) -> Stored {
+    stored_in("prod", annotations, data)
+}
+
+fn stored_in(namespace: &str, annotations: &str, data: &str) -> Stored {
     let text = json(Some("keys"), annotations, data);
     let object = ConfigMap::parse(&text).unwrap();
     Stored {
@@ -307,7 +312,7 @@ fn stored(annotations: &str, data: &str) -> Stored {
         declared: Declared::read(object.metadata.labels.get(names::CATALOG_LABEL), &object.content),
         usage: Usage::parse(object.metadata.annotations.get(names::USAGE)),
         hold: Hold::default(),
-        shared_with: object.metadata.annotations.get(names::SHARED_WITH).map(str::to_owned),
+        sharing: Sharing::new(namespace, object.metadata.annotations.get(names::SHARED_WITH)),
     }
 }
 
@@ -332,7 +337,7 @@ fn what_is_referenced_must_be_there() {
     ordinary.declared = Declared::Ordinary;
     let foreign = || CatalogKey::new("other", "models");
     let shared = format!(r#"{{"{}":"a, prod"}}"#, names::SHARED_WITH);
-    let mut gone = known(foreign(), Some(stored(&shared, r#"{"v1":"a"}"#)));
+    let mut gone = known(foreign(), Some(stored_in("other", &shared, r#"{"v1":"a"}"#)));
     gone.terminating.insert("other".into(), Ok(true));
     let unread = Facts { catalogs: [(key(), Err(Unread::new("x", "y")))].into(), ..Facts::default() };
     for (what, old, new, facts, expected) in [
@@ -351,14 +356,14 @@ fn what_is_referenced_must_be_there() {
             "another namespace does not share it",
             None,
             "other/models:v1",
-            known(foreign(), Some(stored(NONE, r#"{"v1":"a"}"#))),
+            known(foreign(), Some(stored_in("other", NONE, r#"{"v1":"a"}"#))),
             Some(("MG202", 403)),
         ),
         (
             "another namespace shares it",
             None,
             "other/models:v1",
-            known(foreign(), Some(stored(&shared, r#"{"v1":"a"}"#))),
+            known(foreign(), Some(stored_in("other", &shared, r#"{"v1":"a"}"#))),
             None,
         ),
         ("another namespace is being deleted", None, "other/models:v1", gone, Some(("MG202", 403))),
@@ -371,7 +376,7 @@ fn what_is_referenced_must_be_there() {
 #[test]
 fn of_a_catalog_that_is_not_shared_nothing_is_told() {
     let foreign = CatalogKey::new("other", "models");
-    let hidden = known(foreign.clone(), Some(stored(NONE, r#"{"secret-model":"a"}"#)));
+    let hidden = known(foreign.clone(), Some(stored_in("other", NONE, r#"{"secret-model":"a"}"#)));
     let missing = known(foreign, None);
     let message = |facts| reference(None, "other/models:v1", Caller::default(), facts).denial.unwrap().message;
     assert_eq!(message(&hidden), message(&missing));

@@ -64,9 +64,8 @@ fn admit<'f>(
         return Ok(None);
     }
     let is_foreign = key.namespace != change.id.namespace;
-    let visible = |stored: &&Stored| {
-        stored.declared != Declared::Ordinary && (!is_foreign || shares(stored, &change.id.namespace))
-    };
+    let visible =
+        |stored: &&Stored| stored.declared != Declared::Ordinary && stored.sharing.includes(&change.id.namespace);
     let Some(stored) = stored.filter(visible) else {
         return Err(Box::new(message::unknown_catalog(change, key, stored.is_some())));
     };
@@ -88,12 +87,6 @@ fn admit<'f>(
 /// Whether the other namespace of a catalog is being deleted; one's own takes no new objects then.
 fn namespace_goes(change: &WorkloadChange, key: &CatalogKey, facts: &Facts) -> Result<bool, Box<Denial>> {
     read(facts.terminating.get(&key.namespace), change, || format!("namespace {}", key.namespace)).copied()
-}
-
-/// Whether a catalog's `shared-with` names `namespace`, or everybody.
-fn shares(stored: &Stored, namespace: &str) -> bool {
-    let names = stored.shared_with.as_deref().unwrap_or_default().split(',').map(str::trim);
-    names.into_iter().any(|name| name == "*" || name == namespace)
 }
 
 // === helpers ===

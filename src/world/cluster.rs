@@ -15,6 +15,7 @@ use crate::names;
 use crate::object::{Content, StringMap, Workload};
 use crate::policy::{CurrentEpoch, Declared, HoldersOf, Lift, Prospect, Stored, Unread};
 use crate::reference::CatalogKey;
+use crate::sharing::Sharing;
 use crate::usage::Usage;
 use crate::world::{LiftError, World};
 use base64::Engine as _;
@@ -78,8 +79,8 @@ impl World for Cluster {
         self.write_usage(&lift.catalog, &lift.resource_version, &lift.usage).await
     }
 
-    fn epoch(&self) -> CurrentEpoch {
-        self.progress.epoch()
+    fn epoch(&self, sharing: &Sharing) -> CurrentEpoch {
+        self.progress.epoch(sharing)
     }
 
     fn holders(&self, of: &HoldersOf) -> Result<BTreeMap<EntryName, Holders>, Unread> {
@@ -136,7 +137,10 @@ fn stored(object: &ConfigMap) -> Stored {
         declared: declared(object),
         usage: Usage::parse(annotation(names::USAGE).map(String::as_str)),
         hold: Hold::parse(annotation(names::HOLD).map(String::as_str)),
-        shared_with: annotation(names::SHARED_WITH).cloned(),
+        sharing: Sharing::new(
+            object.metadata.namespace.as_deref().unwrap_or_default(),
+            annotation(names::SHARED_WITH).map(String::as_str),
+        ),
     }
 }
 

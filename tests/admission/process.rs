@@ -34,7 +34,7 @@ async fn ready_while_every_condition_holds() {
     eventually(async || running.admin("/readyz").await.0 == 200).await;
     let stale = Unread::new("the webhook configurations", format!("their watch is stale, epoch {EPOCH}"));
     running.world.with(|state| state.stale = Some(stale.clone()));
-    assert_eq!(running.admin("/readyz").await, (503, format!("not ready\nguards: {stale}\n")));
+    assert_eq!(running.admin("/readyz").await, (503, format!("not ready\nconfigurations: {stale}\n")));
     assert_eq!(running.admin("/livez").await.0, 200);
     running.stop().await.unwrap();
 }

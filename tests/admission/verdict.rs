@@ -282,10 +282,10 @@ async fn what_the_mutating_webhook_made_passes_the_validating_one() {
 async fn a_defect_denies() {
     let bare = Bare::new();
     bare.world.with(|state| state.defect = true);
-    let response = bare.ask("/validate", &recorded("deployment-create")).await;
+    let response = bare.ask("/validate", &removal()).await;
     assert_eq!(denial(&response), ("MG501", 500));
     bare.world.with(|state| state.defect = false);
-    assert_eq!(bare.ask("/validate", &recorded("deployment-create")).await["allowed"], true);
+    assert_eq!(denial(&bare.ask("/validate", &removal()).await).0, "MG103");
 }
 
 #[tokio::test]

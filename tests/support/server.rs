@@ -236,6 +236,11 @@ pub(crate) async fn bind_with_log(
     let metrics = Metrics::register(&mut registry);
     let (log, writer) = Log::start(out, &metrics).unwrap();
     let readiness = Readiness::default();
+    let informed = world.clone();
+    readiness.require("configurations", move || {
+        let stale = informed.with(|state| state.stale.clone());
+        stale.map_or(Ok(()), |unread| Err(unread.to_string()))
+    });
     let parts = Parts { world: world.clone(), registry, metrics, log, writer, readiness, shutdown };
     Ok((Server::bind(config, parts).await?, world, trigger))
 }

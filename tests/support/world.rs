@@ -5,6 +5,7 @@ use modelguard::holder::{self, Hold, Holders, ObjectId};
 use modelguard::object::{Content, Workload};
 use modelguard::policy::{CurrentEpoch, Declared, HoldersOf, Lift, Prospect, Stored, Unread};
 use modelguard::reference::CatalogKey;
+use modelguard::sharing::Sharing;
 use modelguard::usage::{Epoch, Usage};
 use modelguard::world::{LiftError, World};
 use parking_lot::Mutex;
@@ -59,7 +60,7 @@ impl Fake {
             deleting: false,
             declared: Declared::Catalog(Format::Keys, Catalog::parse(Format::Keys, &content).unwrap()),
             usage: Usage::parse(Some(&usage)),
-            shared_with: None,
+            sharing: Sharing::new("prod", None),
             hold: Hold::default(),
         };
         let catalogs = [(models(), Some(stored))].into();
@@ -124,7 +125,7 @@ impl World for Fake {
         state.lift_outcomes.pop_front().map_or(Ok(()), Err)
     }
 
-    fn epoch(&self) -> CurrentEpoch {
+    fn epoch(&self, _sharing: &Sharing) -> CurrentEpoch {
         let state = self.state.lock();
         assert!(!state.defect, "a defect, on purpose");
         state.stale.clone().map_or_else(|| Ok(Epoch::new(EPOCH)), Err)
