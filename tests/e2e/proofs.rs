@@ -22,9 +22,10 @@ pub(crate) fn tests() -> Vec<Test> {
         own("proofs::another_replica_takes_over", two, another_replica_takes_over),
         own(
             "proofs::a_catalog_that_cannot_be_written_stops_no_other",
-            store,
+            store.clone(),
             a_catalog_that_cannot_be_written_stops_no_other,
         ),
+        own("proofs::what_they_rest_on_voids_them", store, what_they_rest_on_voids_them),
         shared("proofs::a_removal_and_a_reference_never_both_pass", a_removal_and_a_reference_never_both_pass),
         shared("proofs::a_hold_keeps_an_entry", a_hold_keeps_an_entry),
     ]
@@ -43,6 +44,31 @@ fn another_replica_takes_over(scene: &Scene<'_>) {
     }
     until("the removal passes", || remove(scene, "models", &["v1"]).passed());
     assert_ne!(self::leader(scene), leader);
+}
+
+/// A label that was away for a while let references pass unseen, and so does a configuration that fails open.
+fn what_they_rest_on_voids_them(scene: &Scene<'_>) {
+    scene.armed();
+    scene.create_object(keys("models", &["v1", "v2"]).to_string()).ok();
+    // It names its revision, so it waits for Idle and then fails: what is left is an entry that may go.
+    scene.kubectl(["replace", "-f-"]).stdin(keys("models", &["v2"]).to_string()).run().failed("(Conflict)");
+    until("v1 is idle", || if usage(scene).contains("idle") { Ok(()) } else { Err(usage(scene)) });
+    let guard = |value: &str| {
+        let label = format!("modelguard.dev/guard{value}");
+        scene.at.cluster.kubectl(["label", "namespace", &scene.namespace.name, &label]).run().ok();
+    };
+    guard("-");
+    guard("=enabled");
+    until("the proof is void", || if usage(scene).contains("idle") { Err(usage(scene)) } else { Ok(()) });
+
+    fails(scene, "Ignore");
+    until("nothing is proven", || {
+        let output = remove(scene, "models", &["v1"]);
+        if output.stderr.contains("fails open") { Ok(output) } else { Err(output) }
+    })
+    .says("MG501");
+    fails(scene, "Fail");
+    until("it is proven again", || remove(scene, "models", &["v1"]).passed());
 }
 
 /// Such as one that another policy guards: it must not keep the entries of all others.
@@ -135,7 +161,7 @@ fn a_hold_keeps_an_entry(scene: &Scene<'_>) {
     scene.create_object(keys("models", &["v1", "v2"]).to_string()).ok();
     scene.kubectl(["annotate", "configmap", "models", "modelguard.dev/hold=v1=batch clients until Friday"]).run().ok();
     // Only people can end it, so nobody is asked to wait.
-    remove(scene, "models", &["v1"]).denied("MG103").says("modelguard.dev/hold");
+    remove(scene, "models", &["v1"]).denied("MG101").says("modelguard.dev/hold");
     let answers = scene.answers("configmaps", "models", "admin");
     assert!(answers.iter().all(|(_, status)| *status != 429), "{answers:?}");
     scene.kubectl(["annotate", "configmap", "models", "modelguard.dev/hold-"]).run().ok();
@@ -143,6 +169,21 @@ fn a_hold_keeps_an_entry(scene: &Scene<'_>) {
 }
 
 // === steps ===
+
+fn usage(scene: &Scene<'_>) -> String {
+    let usage = &scene.get("configmap", "models")["metadata"]["annotations"]["modelguard.dev/usage"];
+    usage.as_str().unwrap_or_default().to_owned()
+}
+
+/// Sets the failure policy of every validating entry.
+fn fails(scene: &Scene<'_>, policy: &str) {
+    let patch: Vec<_> = (0..2)
+        .map(|entry| json!({"op": "replace", "path": format!("/webhooks/{entry}/failurePolicy"), "value": policy}))
+        .collect();
+    let patch = Value::from(patch).to_string();
+    let asked = ["patch", "validatingwebhookconfiguration", RELEASE, "--type=json", "-p", &patch];
+    scene.at.cluster.kubectl(asked).run().ok();
+}
 
 fn leader(scene: &Scene<'_>) -> String {
     until("there is a leader", || {
