@@ -50,7 +50,8 @@ impl Known {
         let resource = (&*review.resource.group, &*review.resource.resource, &*review.sub_resource);
         match (group, &*review.kind.version, kind, resource) {
             ("", "v1", "ConfigMap", ("", "configmaps", "")) => Some(Self::ConfigMap),
-            ("", "v1", "Pod", ("", "pods", "ephemeralcontainers")) => Some(Self::Holder(HolderKind::Pod)),
+            // Both carry the whole Pod; a write to its status may change annotations.
+            ("", "v1", "Pod", ("", "pods", "ephemeralcontainers" | "status")) => Some(Self::Holder(HolderKind::Pod)),
             ("autoscaling", "v1", "Scale", ("apps", "replicasets", "scale")) => Some(Self::ReplicaSetScale),
             (group, "v1", kind, (_, _, "")) => HolderKind::from_kind(group, kind).map(Self::Holder),
             _ => None,

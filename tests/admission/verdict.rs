@@ -147,21 +147,65 @@ async fn the_deletion_of_a_workload_is_allowed_unseen() {
     assert_eq!(bare.world.with(|state| state.reads), 0);
 }
 
-#[tokio::test]
-async fn an_ephemeral_container_that_needs_an_entry_is_judged() {
-    let bare = Bare::new();
+/// An update of a Pod through one of its subresources.
+fn pod_update(sub_resource: &str, old: Value, new: Value) -> Value {
     let mut review = recorded("deployment-create");
     let request = &mut review["request"];
     request["kind"] = json!({"group": "", "version": "v1", "kind": "Pod"});
     request["resource"] = json!({"group": "", "version": "v1", "resource": "pods"});
-    request["subResource"] = "ephemeralcontainers".into();
+    request["subResource"] = sub_resource.into();
     request["operation"] = "UPDATE".into();
+    (request["oldObject"], request["object"]) = (old, new);
+    review
+}
+
+#[tokio::test]
+async fn an_ephemeral_container_that_needs_an_entry_is_judged() {
     let pod = |containers: Value| json!({"metadata": {"name": "api"}, "spec": {"containers": [], "ephemeralContainers": containers}});
     let key = json!({"name": "extraction-models", "key": "v3"});
     let env = json!([{"name": "debug", "env": [{"name": "M", "valueFrom": {"configMapKeyRef": key}}]}]);
-    (request["oldObject"], request["object"]) = (pod(json!([])), pod(env));
-    let response = bare.ask("/validate", &review).await;
+    let review = pod_update("ephemeralcontainers", pod(json!([])), pod(env));
+    let response = Bare::new().ask("/validate", &review).await;
     assert_eq!(denial(&response), ("MG201", 403));
+}
+
+/// A write to the status of a running Pod that uses v2, which leaves it in `phase` and using what `uses` says.
+fn status_update(uses: &str, phase: &str) -> Value {
+    let pod = |uses: &str, phase: &str| {
+        json!({
+            "metadata": {"name": "api", "annotations": {"modelguard.dev/uses": uses}},
+            "spec": {"containers": []},
+            "status": {"phase": phase},
+        })
+    };
+    pod_update("status", pod("extraction-models:v2", "Running"), pod(uses, phase))
+}
+
+#[tokio::test]
+async fn a_write_to_a_pods_status_that_names_a_missing_entry_is_denied() {
+    let response = Bare::new().ask("/validate", &status_update("extraction-models:v0", "Running")).await;
+    assert_eq!(denial(&response), ("MG201", 403));
+}
+
+#[tokio::test]
+async fn a_write_to_a_pods_status_that_names_an_idle_entry_lifts_it() {
+    let bare = Bare::new();
+    let response = bare.ask("/validate", &status_update("extraction-models:v1", "Running")).await;
+    assert_eq!(response["allowed"], true, "{response}");
+    bare.world.with(|state| {
+        assert_eq!(state.lifts.len(), 1);
+        assert!(!state.lifts[0].usage.marks(&entry("v1")));
+    });
+}
+
+#[tokio::test]
+async fn a_write_to_a_pods_status_that_adds_nothing_needs_no_look() {
+    for review in [status_update("extraction-models:v2", "Pending"), status_update("extraction-models:v0", "Succeeded")]
+    {
+        let bare = Bare::new();
+        bare.world.hang(true);
+        assert_eq!(bare.ask("/validate", &review).await["allowed"], true);
+    }
 }
 
 // === scaling up from zero ===

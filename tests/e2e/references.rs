@@ -20,6 +20,7 @@ pub(crate) fn tests() -> Vec<Test> {
         shared("references::each_kind_holds", each_kind_holds),
         shared("references::updates_are_checked", updates_are_checked),
         shared("references::ephemeral_containers", ephemeral_containers),
+        shared("references::a_write_to_a_pods_status", a_write_to_a_pods_status),
         shared("references::a_replica_set_scaled_up_from_zero", a_replica_set_scaled_up_from_zero),
         shared("references::a_finished_job_holds_nothing", a_finished_job_holds_nothing),
         shared("references::a_terminating_pod_holds", a_terminating_pod_holds),
@@ -164,6 +165,20 @@ fn ephemeral_containers(scene: &Scene<'_>) {
     };
     debug("v9").denied("MG201").says("v9");
     debug("v1").ok();
+    remove(scene, "models", "v1").denied("MG101").says("/app");
+}
+
+/// The API server keeps the annotations that such a write brings.
+fn a_write_to_a_pods_status(scene: &Scene<'_>) {
+    scene.wait_for_account();
+    scene.create_object(keys("models", &["v1", "v2"]).to_string()).ok();
+    scene.create_object(workload("Pod", "app", 1, template("app", "")).to_string()).ok();
+    let uses = |entry: &str| {
+        let patch = json!({"metadata": {"annotations": {"modelguard.dev/uses": format!("models:{entry}")}}});
+        scene.kubectl(["patch", "pod", "app", "--subresource=status", "-p", &patch.to_string()]).run()
+    };
+    uses("v9").denied("MG201").says("v9");
+    uses("v1").ok();
     remove(scene, "models", "v1").denied("MG101").says("/app");
 }
 

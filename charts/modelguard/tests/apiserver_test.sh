@@ -200,7 +200,7 @@ check_revision() {
 }
 
 check_workload() {
-  local kind key
+  local kind key user
   for kind in "${!api[@]}"; do
     sent "$kind is made" workload ask create -f "$work/new-$kind.yaml"
     sent "spec of a $kind is changed" workload ask patch "$kind" app --type json -p "${change[$kind]}"
@@ -215,7 +215,19 @@ check_workload() {
     sent "a Pod's $key is changed" workload ask patch pod app --type merge -p "$(metadata annotations "modelguard.dev/$key" '"models:v2"')"
   done
   sent "a Pod's serves is taken away" workload ask patch pod app --type merge -p "$(metadata annotations modelguard.dev/serves null)"
-  passes "a Pod's status" ask patch pod app --subresource status --type merge -p '{"status":{"message":"x"}}'
+  for key in uses serves; do
+    sent "a Pod's $key is changed through its status" workload ask patch pod app --subresource status --type merge \
+      -p "{\"metadata\":{\"annotations\":{\"modelguard.dev/$key\":\"models:v2\"}},\"status\":{\"message\":\"x\"}}"
+  done
+  sent "a Pod's serves is taken away through its status" workload ask patch pod app --subresource status --type merge \
+    -p "$(metadata annotations modelguard.dev/serves null)"
+  sent "a kubelet changes a Pod's uses" workload by system:node:node patch pod app --subresource status --type merge \
+    -p "$(metadata annotations modelguard.dev/uses '"models:v2"')"
+  # Whatever else a status write brings, from whomever: no node waits for us to report.
+  for user in admin system:node:node system:kube-controller-manager system:serviceaccount:kube-system:node-controller; do
+    passes "a Pod's status, by $user" by "$user" patch pod app --subresource status --type merge \
+      -p '{"metadata":{"annotations":{"example.org/network":"x"},"labels":{"a":"b"}},"status":{"phase":"Failed","message":"x"}}'
+  done
   passes "a Deployment's status" ask patch deployment app --subresource status --type merge -p '{"status":{"replicas":1}}'
   sent 'an ephemeral container' workload kubectl debug app -n prod --image other --attach=false --quiet
   sent 'a ReplicaSet is woken' workload ask scale replicaset dormant --replicas 3
