@@ -95,8 +95,8 @@ ask() { kubectl --dry-run=server -n "${namespace:-prod}" "$@"; }
 # by USER ...: with every right, so that only admission can refuse.
 by() { ask --as "$1" --as-group system:masters "${@:2}"; }
 controller() { by "system:serviceaccount:kube-system:$1" "${@:2}"; }
-# own ...: with the rights that the chart gives.
-own() { kubectl -n prod --as system:serviceaccount:guard:modelguard "$@"; }
+# own ...: with a token of the chart's ServiceAccount, and so the rights that the chart gives.
+own() { kubectl -n "${namespace:-prod}" --user own "$@"; }
 
 # metadata FIELD KEY VALUE: a merge patch.
 metadata() { printf '{"metadata":{"%s":{"%s":%s}}}' "$@"; }
@@ -142,6 +142,7 @@ prepare() {
     done
     kubectl create -n prod -f "$work/app-$kind.yaml"
   done
+  kubectl create -n plain -f "$work/app-Pod.yaml"
   kubectl annotate pod app -n prod modelguard.dev/serves=models:v1
   printf '{apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: dormant}, spec: {replicas: 0, %s}}\n' "${spec[ReplicaSet]}" >"$work/dormant.yaml"
   kubectl create -n prod -f "$work/dormant.yaml"
@@ -150,6 +151,13 @@ prepare() {
     kubectl label configmap models -n "$name" modelguard.dev/catalog=keys
   done
   kubectl create configmap ordinary -n prod --from-literal a=b
+  {
+    printf '{apiVersion: v1, kind: ConfigMap, metadata: {name: annotated, labels: {modelguard.dev/catalog: keys}, annotations: {modelguard.dev/hold: v1=soak, other: x}}}\n---\n'
+    printf '{apiVersion: v1, kind: ConfigMap, metadata: {name: large-annotations, labels: {modelguard.dev/catalog: keys}, annotations: {a: %s}}}\n---\n' \
+      "$(head -c 260000 /dev/zero | tr '\0' x)"
+    printf '{apiVersion: v1, kind: ConfigMap, metadata: {name: many-annotations, labels: {modelguard.dev/catalog: keys}, annotations: {%s}}}\n' \
+      "$(printf 'a%s: x, ' {1..30000})"
+  } | kubectl create -n prod -f -
   head -c 900000 /dev/zero | tr '\0' x >"$work/large"
   kubectl create configmap large -n prod --from-file "$work/large"
   kubectl label configmap large -n prod modelguard.dev/catalog=keys
@@ -174,7 +182,7 @@ check_catalog() {
 
   passes 'our own annotation' own "${models[@]}" "$(metadata annotations modelguard.dev/usage '"{}"')"
   passes 'our own annotation, once more' own "${models[@]}" "$(metadata annotations modelguard.dev/usage null)"
-  passes 'our own annotation on a large catalog' own patch configmap large --type merge -p "$note"
+  passes 'our own annotation on a large catalog' own patch configmap large --type merge -p "$(metadata annotations modelguard.dev/usage '"{}"')"
   sent 'our own change of data' catalog own "${models[@]}" '{"data":{"v2":"b"}}'
   sent 'our own change of data with an annotation' catalog own "${models[@]}" '{"data":{"v1":"b"},"metadata":{"annotations":{"note":"x"}}}'
   sent 'our own change of binaryData' catalog own "${models[@]}" '{"binaryData":{"b":"AAAA"}}'
@@ -187,12 +195,92 @@ check_catalog() {
   sent 'the same name in another namespace' catalog by system:serviceaccount:prod:modelguard "${models[@]}" "$note"
 }
 
+# What the policies let the webhook itself, and Bindings, change.
+check_policies() {
+  local key value models=(patch configmap models --type merge -p) us=system:serviceaccount:guard:modelguard
+  passes 'the token is for our identity' kubectl --user own auth whoami
+  grep -qF "$us" "$work/out" || failed "the token is for another identity: $(cat "$work/out")"
+
+  refuses 'our own change of data' 'annotations only' own "${models[@]}" '{"data":{"v2":"b"}}'
+  refuses 'our own change of data with an annotation' 'annotations only' \
+    own "${models[@]}" '{"data":{"v1":"b"},"metadata":{"annotations":{"modelguard.dev/usage":"{}"}}}'
+  refuses 'our own removal of data' 'annotations only' own "${models[@]}" '{"data":null}'
+  refuses 'our own change of binaryData' 'annotations only' own "${models[@]}" '{"binaryData":{"b":"AAAA"}}'
+  refuses 'our own change of immutable' 'annotations only' own "${models[@]}" '{"immutable":true}'
+  refuses 'our own change of a label' 'annotations only' own "${models[@]}" "$(metadata labels team '"x"')"
+  refuses 'our own removal of the label' 'model ConfigMaps only' own "${models[@]}" "$(metadata labels modelguard.dev/catalog null)"
+  refuses 'our own finalizer' 'annotations only' own "${models[@]}" '{"metadata":{"finalizers":["example.org/x"]}}'
+  refuses 'our own owner' 'annotations only' own "${models[@]}" \
+    '{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"ordinary","uid":"1"}]}}'
+  for key in note modelguard.dev/hold modelguard.dev/shared-with modelguard.dev/break-glass; do
+    refuses "our own change of $key" 'its own annotations only' own "${models[@]}" "$(metadata annotations "$key" '"x"')"
+  done
+  refuses 'an ordinary ConfigMap' 'model ConfigMaps only' \
+    own patch configmap ordinary --type merge -p "$(metadata annotations modelguard.dev/usage '"{}"')"
+  refuses 'an ordinary ConfigMap that becomes a catalog' 'model ConfigMaps only' \
+    own patch configmap ordinary --type merge -p "$(metadata labels modelguard.dev/catalog '"keys"')"
+  for namespace in guard excluded kube-system; do
+    refuses "our own change of data in $namespace" 'annotations only' own "${models[@]}" '{"data":{"v2":"b"}}'
+  done
+  namespace=prod
+
+  for key in usage revision prior-revision retained; do
+    for value in '"a"' '"b"' null; do
+      passes "our own $key becomes $value" own patch configmap annotated --type merge -p "$(metadata annotations "modelguard.dev/$key" "$value")"
+    done
+  done
+  refuses 'our own change of an annotation' 'its own annotations only' \
+    own patch configmap annotated --type merge -p "$(metadata annotations modelguard.dev/hold '"v2=soak"')"
+  refuses 'our own removal of an annotation' 'its own annotations only' \
+    own patch configmap annotated --type merge -p "$(metadata annotations other null)"
+  refuses 'our own removal of all annotations' 'its own annotations only' \
+    own patch configmap annotated --type merge -p '{"metadata":{"annotations":null}}'
+  # As long as they can be, and as many: a policy has a budget.
+  for key in large many; do
+    passes "our own annotation on a ConfigMap with $key annotations" \
+      own patch configmap "$key-annotations" --type merge -p "$(metadata annotations modelguard.dev/usage '"{}"')"
+  done
+
+  for value in pods/app/binding bindings; do
+    for key in uses serves; do
+      refuses "a Binding by $value brings $key" 'a Binding may not bring' bind "$value" "modelguard.dev/$key"
+    done
+    namespace=plain passes "a Binding by $value where nothing is guarded" bind "$value" modelguard.dev/uses
+    namespace=prod passes "a Binding by $value brings something else" bind "$value" example.org/uses
+  done
+}
+
+# refuses CASE TEXT COMMAND...: a policy of the chart refuses it, and says TEXT.
+refuses() {
+  fails "$1" "$2" "${@:3}"
+  grep -qF "ValidatingAdmissionPolicy 'modelguard" "$work/out" || failed "$1: not by a policy: $(tail -n 3 "$work/out")"
+}
+
+# bind PATH ANNOTATION: binds a pod that waits for a node, in a dry run.
+bind() {
+  printf '{"apiVersion":"v1","kind":"Binding","metadata":{"name":"app","annotations":{"%s":"models:v2"}},"target":{"kind":"Node","name":"node"}}' "$2" >"$work/binding.json"
+  kubectl create --raw "/api/v1/namespaces/$namespace/$1?dryRun=All" -f "$work/binding.json"
+}
+
+# Without the policy, what of our own writes is sent depends on the matchCondition alone.
+without_policy() {
+  kubectl get validatingadmissionpolicybinding modelguard -o json >"$work/policy-binding.json"
+  kubectl delete validatingadmissionpolicybinding modelguard >/dev/null
+  until_ok 'the policy is off' 10 own_data_is_sent
+  "$@"
+  passes 'the policy comes back' kubectl create -f "$work/policy-binding.json"
+  until_ok 'the policy is on' 10 own_data_is_refused
+}
+own_data_is_sent() { ! own_data && grep -qF 'failed calling webhook "catalog.' "$work/own"; }
+own_data_is_refused() { ! own_data && grep -qF "ValidatingAdmissionPolicy 'modelguard'" "$work/own"; }
+own_data() { namespace=prod own patch configmap models --type merge -p '{"data":{"v2":"b"}}' >"$work/own" 2>&1; }
+
 # The mutating entry fails open, which the API server counts.
 opened() { kubectl get --raw /metrics | sed -n 's/^apiserver_admission_webhook_fail_open_count{name="revision.modelguard.dev".* //p'; }
 check_revision() {
   local before
   before=$(opened)
-  passes 'our own annotation again' own patch configmap models --type merge -p "$note"
+  passes 'our own annotation again' own patch configmap models --type merge -p "$(metadata annotations modelguard.dev/usage '"{}"')"
   [[ $(opened) != "$before" ]] || failed 'our own annotation is not sent to revision.modelguard.dev'
   before=$(opened)
   passes 'an ordinary ConfigMap again' ask patch configmap ordinary --type merge -p "$note"
@@ -265,22 +353,29 @@ check_controllers() {
 can_i() { kubectl auth can-i --quiet --as system:serviceaccount:guard:modelguard "$@" >/dev/null 2>&1; }
 check_rights() {
   local verb resource
-  for verb in get list watch; do
-    for resource in configmaps namespaces pods replicationcontrollers deployments.apps statefulsets.apps daemonsets.apps \
-      replicasets.apps controllerrevisions.apps jobs.batch cronjobs.batch; do
+  for resource in configmaps namespaces pods replicationcontrollers deployments.apps statefulsets.apps daemonsets.apps \
+    replicasets.apps controllerrevisions.apps jobs.batch cronjobs.batch; do
+    for verb in list watch; do
       can_i "$verb" "$resource" --all-namespaces || failed "it may not $verb $resource"
     done
   done
+  for resource in configmaps namespaces replicasets.apps; do
+    can_i get "$resource" --all-namespaces || failed "it may not get $resource"
+  done
+  for resource in pods replicationcontrollers deployments.apps statefulsets.apps daemonsets.apps controllerrevisions.apps \
+    jobs.batch cronjobs.batch; do
+    ! can_i get "$resource" -n prod || failed "it may get $resource"
+  done
   can_i patch configmaps --all-namespaces || failed 'it may not patch ConfigMaps'
   for resource in validatingwebhookconfigurations mutatingwebhookconfigurations; do
-    passes "it gets its $resource" own get "$resource" modelguard
     passes "it lists its $resource" own get "$resource" --field-selector metadata.name=modelguard
     passes "it watches its $resource" own get "$resource" --field-selector metadata.name=modelguard --watch --request-timeout 1s
     fails "it lists all $resource" forbidden own get "$resource"
     fails "it changes its $resource" forbidden own annotate "$resource" modelguard a=b
   done
   can_i create leases.coordination.k8s.io -n guard || failed 'it may not make a Lease'
-  for verb in get update patch; do
+  ! can_i patch leases.coordination.k8s.io/modelguard -n guard || failed 'it may patch its Lease'
+  for verb in get update; do
     can_i "$verb" leases.coordination.k8s.io/modelguard -n guard || failed "it may not $verb its Lease"
     ! can_i "$verb" leases.coordination.k8s.io/other -n guard || failed "it may $verb another Lease"
   done
@@ -336,7 +431,9 @@ prepare >/dev/null
 check_schema helm
 check_schema helm3
 check_life helm
-check_catalog
+kubectl config set-credentials own --token "$(kubectl create token modelguard -n guard)" >/dev/null
+check_policies
+without_policy check_catalog
 check_revision
 check_workload
 check_controllers

@@ -46,7 +46,7 @@ object() {
     sed 's/^ *//' >"$work/object"
 }
 
-exactly() { # exactly KIND...: the kinds of the last rendering, each once
+exactly() { # exactly KIND...: the kinds of the last rendering, each as often as it is named
   local want got
   want=$(printf '%s\n' "$@" | sort)
   got=$(sed -n 's/^kind: //p' "$work/rendered" | sort)
@@ -89,7 +89,8 @@ refused() {
   done
 }
 
-always=(MutatingWebhookConfiguration ValidatingWebhookConfiguration ServiceAccount FlowSchema PriorityLevelConfiguration)
+policies=(ValidatingAdmissionPolicy{,} ValidatingAdmissionPolicyBinding{,})
+always=(MutatingWebhookConfiguration ValidatingWebhookConfiguration "${policies[@]}" ServiceAccount FlowSchema PriorityLevelConfiguration)
 rbac=(ClusterRole ClusterRoleBinding Role RoleBinding)
 configurations=(MutatingWebhookConfiguration ValidatingWebhookConfiguration)
 
@@ -133,7 +134,18 @@ lacks Deployment subPath priorityClassName affinity:
 has PodDisruptionBudget 'maxUnavailable: 1' 'unhealthyPodEvictionPolicy: AlwaysAllow'
 has ClusterRole 'verbs: [get, list, watch, patch]' 'resourceNames: [modelguard]'
 lacks ClusterRole '"*"' secrets create update delete
-has Role 'verbs: [create]' 'resourceNames: [modelguard]' 'verbs: [get, update, patch]'
+times 1 ClusterRole 'verbs: [get]'
+times 1 ClusterRole 'verbs: [get, list, watch]'
+has Role 'verbs: [create]' 'resourceNames: [modelguard]' 'verbs: [get, update]'
+lacks Role patch
+has ValidatingAdmissionPolicy 'name: modelguard' 'name: modelguard-bindings' \
+  "request.userInfo.username == 'system:serviceaccount:guard:modelguard'"
+times 2 ValidatingAdmissionPolicy 'failurePolicy: Fail'
+# Only the one of Bindings leaves namespaces out.
+times 1 ValidatingAdmissionPolicy '- key: modelguard.dev/guard'
+times 1 ValidatingAdmissionPolicy '- kube-system'
+has ValidatingAdmissionPolicyBinding 'policyName: modelguard' 'policyName: modelguard-bindings'
+times 2 ValidatingAdmissionPolicyBinding 'validationActions: [Deny]'
 
 render 'one replica' --set replicaCount=1
 exactly "${always[@]}" "${rbac[@]}" Service Deployment
@@ -157,6 +169,7 @@ has Deployment 'secretName: "mine"'
 
 render 'more namespaces' --set 'webhooks.excludeNamespaces={team-a,kube-system}' --set webhooks.annotations.a=b
 times 1 MutatingWebhookConfiguration '- team-a'
+times 1 ValidatingAdmissionPolicy '- team-a'
 times 2 ValidatingWebhookConfiguration '- team-a'
 times 2 ValidatingWebhookConfiguration '- kube-system'
 for kind in "${configurations[@]}"; do has "$kind" 'a: b'; done
@@ -164,12 +177,14 @@ for kind in "${configurations[@]}"; do has "$kind" 'a: b'; done
 render 'an identity of its own' --set serviceAccount.name=sa,serviceAccount.annotations.a=b
 object ValidatingWebhookConfiguration
 grep -qF "'system:serviceaccount:guard:sa'" "$work/object" || failed 'the matchCondition names another identity'
+object ValidatingAdmissionPolicy
+grep -qF "'system:serviceaccount:guard:sa'" "$work/object" || failed 'the policy names another identity'
 has FlowSchema 'name: "sa"'
 has ClusterRoleBinding '- kind: ServiceAccount' 'name: "sa"'
 has ServiceAccount 'a: b'
 
 render 'an identity that exists' --set serviceAccount.create=false,serviceAccount.name=sa,rbac.create=false
-exactly MutatingWebhookConfiguration ValidatingWebhookConfiguration FlowSchema PriorityLevelConfiguration \
+exactly MutatingWebhookConfiguration ValidatingWebhookConfiguration "${policies[@]}" FlowSchema PriorityLevelConfiguration \
   Service Deployment PodDisruptionBudget
 has Deployment 'serviceAccountName: "sa"'
 
