@@ -129,6 +129,7 @@ has Deployment 'replicas: 3' 'image: "modelguard:0.1.0"' '- serve' '- --listen=[
   '- --tls-dir=/etc/modelguard/tls' '- --settle=60s' '- --shutdown-delay=10s' '- --log-format=json' '- --webhook-configuration=modelguard' \
   '- --lease=modelguard' '- --namespace=guard' 'secretName: "modelguard-tls"' 'maxUnavailable: 0' 'maxSurge: 1' \
   'terminationGracePeriodSeconds: 45' 'enableServiceLinks: false' 'path: /livez' 'path: /readyz' \
+  'memory: 64Mi' 'memory: 512Mi' \
   'runAsNonRoot: true' 'readOnlyRootFilesystem: true' 'allowPrivilegeEscalation: false' 'drop: [ALL]' 'type: RuntimeDefault'
 lacks Deployment subPath priorityClassName affinity:
 has PodDisruptionBudget 'maxUnavailable: 1' 'unhealthyPodEvictionPolicy: AlwaysAllow'
