@@ -132,6 +132,10 @@ has Deployment 'replicas: 3' 'image: "modelguard:0.1.0"' '- serve' '- --listen=[
   'memory: 64Mi' 'memory: 512Mi' \
   'runAsNonRoot: true' 'readOnlyRootFilesystem: true' 'allowPrivilegeEscalation: false' 'drop: [ALL]' 'type: RuntimeDefault'
 lacks Deployment subPath priorityClassName affinity:
+# It tries for 60 s to reach the API server, and is not to be killed for that.
+patience=$(awk '$1 == "startupProbe:" { on = 1 } $1 == "livenessProbe:" { on = 0 }
+  on && $1 == "periodSeconds:" { period = $2 } on && $1 == "failureThreshold:" { count = $2 } END { print period * count }' "$work/object")
+((patience >= 90)) || failed "a start may take $patience s"
 has PodDisruptionBudget 'maxUnavailable: 1' 'unhealthyPodEvictionPolicy: AlwaysAllow'
 has ClusterRole 'verbs: [get, list, watch, patch]' 'resourceNames: [modelguard]'
 lacks ClusterRole '"*"' secrets create update delete
