@@ -173,6 +173,7 @@ check_catalog() {
   sent 'the label is taken away' catalog ask "${models[@]}" "$(metadata labels modelguard.dev/catalog null)"
   sent 'the label is given' catalog ask patch configmap ordinary --type merge -p "$(metadata labels modelguard.dev/catalog '"keys"')"
   sent 'a catalog is deleted' catalog ask delete configmap models
+  sent 'a catalog is deleted with its namespace' catalog by system:serviceaccount:kube-system:namespace-controller delete configmap models
   namespace=plain sent 'a catalog in a namespace without the guard label' catalog ask "${models[@]}" "$note"
   passes 'an ordinary ConfigMap' ask patch configmap ordinary --type merge -p '{"data":{"a":"c"}}'
   for namespace in guard excluded kube-system; do

@@ -215,13 +215,15 @@ priorityClassName: system-cluster-critical
 commonLabels: {team: ml, app.kubernetes.io/name: other}
 podAnnotations: {note: "1"}
 podLabels: {pod: "yes", app.kubernetes.io/instance: other}
-extraArgs: [--while-in-use=warn]
+extraArgs: ["--listen=0.0.0.0:10250"]
 extraEnv: [{name: MORE, value: "1"}, {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]
 YAML
 render 'everything else' --values "$work/all.yaml"
 has Deployment '- name: pull' '- --settle=1m30s' '- --log-format=text' '- --shutdown-delay=30s' 'value: "info,modelguard=debug"' 'cpu: 1' 'disk: ssd' \
   'kubernetes.io/os: linux' 'key: gpu' 'podAntiAffinity:' 'priorityClassName: "system-cluster-critical"' 'note: "1"' \
-  'pod: "yes"' '- --while-in-use=warn' '- name: MORE' '- name: NODE'
+  'pod: "yes"' '- --listen=0.0.0.0:10250' '- name: MORE' '- name: NODE'
+# The last of a repeated flag wins.
+[[ $(grep -e '- --listen=' "$work/object" | tail -n 1) == '- --listen=0.0.0.0:10250' ]] || failed 'extraArgs do not override'
 times "$(grep -c '^kind: ' "$work/rendered")" '.*' 'helm.sh/chart: modelguard-0.1.0'
 mapfile -t kinds < <(sed -n "s/^kind: //p" "$work/rendered")
 for kind in "${kinds[@]}"; do
