@@ -10,6 +10,7 @@
 //! *removed* when none is left, and *replaced* when old and new have no fingerprint in common.
 
 mod entry;
+mod escape;
 mod item;
 mod json;
 mod keys;
@@ -19,6 +20,7 @@ mod tree;
 mod yaml;
 
 pub use entry::{Digest, EntryName, InvalidName, Version};
+pub(crate) use escape::{InvalidEscape, unescape};
 
 use crate::object::Content;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,6 @@
 //! Holders: the objects that need an entry, summed up so that a message's size does not depend on the number of pods.
 
-use crate::catalog::EntryName;
+use crate::catalog::{EntryName, unescape};
 use crate::object::HolderKind;
 use std::collections::BTreeSet;
 
@@ -61,9 +61,10 @@ impl Hold {
         let mut hold = Self::default();
         for item in annotation.unwrap_or_default().split(',').map(str::trim).filter(|item| !item.is_empty()) {
             let name = item.split_once('=').map_or(item, |(name, _)| name.trim_end());
-            match EntryName::new(&name.replace("%2C", ",").replace("%25", "%")) {
-                Ok(entry) => hold.entries.extend([entry]),
-                Err(_) => hold.is_unclear = true,
+            // A typing error must not let go what people mean to keep, so it keeps everything.
+            match unescape(name).ok().and_then(|name| EntryName::new(&name).ok()) {
+                Some(entry) => hold.entries.extend([entry]),
+                None => hold.is_unclear = true,
             }
         }
         hold
@@ -132,5 +133,16 @@ mod tests {
         assert!(keeps("a%2Cb=odd,", "a,b"));
         assert!(keeps("=no entry", "v3"));
         assert!(!Hold::parse(None).keeps(&EntryName::new("v1").unwrap()));
+    }
+
+    #[test]
+    fn escapes_in_a_hold_are_those_of_uses() {
+        for (annotation, entry) in [("a%2cb=odd", "a,b"), ("a%2Cb", "a,b"), ("50%25", "50%"), ("a%252Cb", "a%2Cb")] {
+            assert!(keeps(annotation, entry), "{annotation}");
+            assert!(!keeps(annotation, "another"), "{annotation}");
+        }
+        for unclear in ["50%=half", "a%20b", "a%2", "a%2Cb, c%é"] {
+            assert!(keeps(unclear, "another"), "{unclear}");
+        }
     }
 }

@@ -9,7 +9,7 @@
 //! behind the last, do no harm, for YAML's block scalars bring both; an item with nothing in it is an error.
 
 use super::{CatalogKey, Need, shortened};
-use crate::catalog::{EntryName, InvalidName};
+use crate::catalog::{EntryName, InvalidEscape, InvalidName, unescape};
 use crate::names;
 use std::fmt;
 use thiserror::Error;
@@ -51,8 +51,8 @@ enum Problem {
         "expected the name of a ConfigMap before ':': lower-case letters, digits, '-' and '.', at most 253 characters"
     )]
     ConfigMap,
-    #[error("expected %2C for ',' or %25 for '%', found {0:?}")]
-    Escape(String),
+    #[error(transparent)]
+    Escape(#[from] InvalidEscape),
     #[error("expected an entry after ':', but it {0}")]
     Entry(InvalidName),
     #[error("expected one entry after ':', for '*' has a meaning in {} only", names::SERVES)]
@@ -107,27 +107,9 @@ fn parse_item(annotation: Annotation, own_namespace: &str, item: &str) -> Result
     let need = match (entry, annotation) {
         ("*", Annotation::Serves) => Need::All,
         ("*", Annotation::Uses) => return Err(Problem::Wildcard),
-        _ => Need::Entry(EntryName::new(&decode(entry)?).map_err(Problem::Entry)?),
+        _ => Need::Entry(EntryName::new(&unescape(entry)?).map_err(Problem::Entry)?),
     };
     Ok((CatalogKey::new(namespace, name), need))
-}
-
-/// Undoes the two escapes. Any other `%` is an error and not text, so that more escapes can come later.
-fn decode(entry: &str) -> Result<String, Problem> {
-    let mut parts = entry.split('%');
-    let mut text = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let (character, rest) = match part.split_at_checked(2) {
-            Some(("25", rest)) => ('%', rest),
-            Some(("2C" | "2c", rest)) => (',', rest),
-            _ => {
-                return Err(Problem::Escape(format!("%{}", part.chars().take(2).collect::<String>())));
-            }
-        };
-        text.push(character);
-        text.push_str(rest);
-    }
-    Ok(text)
 }
 
 /// Whether the text is made as a DNS label is; how long it may be depends on what it names.
