@@ -2,7 +2,7 @@
 //!
 //! A message says, in this order: the code, what is blocked, who holds it (how many, then at most three names),
 //! which of the three steps of a release this is, and what to do next. It is plain text under 1,000 characters;
-//! `causes` carry the same facts for programs.
+//! `causes` carry the same facts for programs, for at most [`CAUSES`] of them.
 
 use super::{Caller, CatalogChange, Cause, Code, Declared, Denial, Prospect, Unread, WorkloadChange};
 use crate::catalog::{Catalog, CatalogError, EntryName, Format, UnknownFormat};
@@ -22,6 +22,13 @@ const NAMES: usize = 3;
 /// The most entries of a catalog that are spelled out.
 const ENTRIES: usize = 10;
 
+/// The most causes, the one that says how many more there are not counted: a catalog of keys may lose tens of
+/// thousands of entries at once, and the API server copies the answer into its own and into its audit log.
+const CAUSES: usize = 20;
+
+/// The longest message of a cause, in characters: the longest reason of a reference that cannot be read.
+const LONGEST_CAUSE: usize = 400;
+
 /// What a proof takes beside Δ: the LIST of every holder, and being noticed.
 const PROOF: Duration = Duration::from_secs(4);
 
@@ -39,9 +46,9 @@ pub(super) fn in_use(change: &CatalogChange<'_>, code: Code, held: &BTreeMap<&En
         }
         _ => "",
     };
-    let facts: Vec<_> = held.iter().map(|(entry, holders)| format!("entry {entry} is {}", used_by(holders))).collect();
-    let mut what = facts.first().cloned().unwrap_or_default();
-    if let more @ 1.. = facts.len().saturating_sub(1) {
+    let fact = |(entry, holders): (&&EntryName, &&Holders)| format!("entry {entry} is {}", used_by(holders));
+    let mut what = held.first_key_value().map(fact).unwrap_or_default();
+    if let more @ 1.. = held.len().saturating_sub(1) {
         let others = list(held.keys().skip(1), NAMES);
         what = format!("{what}; so {} {more} more: {others}", if more == 1 { "is" } else { "are" });
     }
@@ -55,7 +62,7 @@ pub(super) fn in_use(change: &CatalogChange<'_>, code: Code, held: &BTreeMap<&En
         }
         _ => "This is step 3 (remove) of a release; finish step 2 (roll out the app) first.",
     };
-    let causes = held.iter().zip(&facts).map(|((entry, _), fact)| cause(entry, fact)).collect();
+    let causes = causes(held, |(entry, holders)| cause(entry, &fact((entry, holders))));
     denial(code, code.status(), &change.key.name, &format!("{blocked}{what}."), next, causes)
 }
 
@@ -90,7 +97,7 @@ pub(super) fn settling(change: &CatalogChange<'_>, entries: &BTreeSet<EntryName>
             None,
         ),
     };
-    let causes = entries.iter().map(|entry| cause(entry, &what)).collect();
+    let causes = causes(entries, |entry| cause(entry, &what));
     let mut denial = denial(Code::EntrySettling, status, &change.key.name, &what, &next, causes);
     denial.retry_after = retry_after;
     denial
@@ -125,7 +132,7 @@ pub(super) fn catalog_invalid(change: &CatalogChange<'_>, format: Format, error:
     );
     let field = if error.key.is_empty() { "data".to_owned() } else { format!("data[{}]", error.key) };
     let what = format!("its catalog cannot be read: {error}.");
-    let causes = vec![Cause { field, message: error.to_string() }];
+    let causes = vec![cause(field, &error.to_string())];
     denial(Code::CatalogInvalid, Code::CatalogInvalid.status(), &change.key.name, &what, &next, causes)
 }
 
@@ -133,7 +140,7 @@ pub(super) fn catalog_invalid(change: &CatalogChange<'_>, format: Format, error:
 pub(super) fn unknown_format(change: &CatalogChange<'_>, unknown: &UnknownFormat) -> Denial {
     let next = format!("Correct the label {}, or drop it.", names::CATALOG_LABEL);
     let field = format!("metadata.labels[{}]", names::CATALOG_LABEL);
-    let causes = vec![Cause { field, message: unknown.to_string() }];
+    let causes = vec![cause(field, &unknown.to_string())];
     denial(Code::CatalogInvalid, Code::CatalogInvalid.status(), &change.key.name, &format!("{unknown}."), &next, causes)
 }
 
@@ -249,7 +256,8 @@ pub fn unverified(subject: &str, unread: &Unread) -> Denial {
 /// The denial to answer with: what the user must correct before what may pass by itself; all their causes.
 pub(super) fn gravest(mut denials: Vec<Denial>) -> Option<Denial> {
     denials.sort_by_key(|denial| denial.code == Code::NotVerified);
-    let causes = denials.iter_mut().flat_map(|denial| std::mem::take(&mut denial.causes)).collect();
+    let all: Vec<_> = denials.iter_mut().flat_map(|denial| std::mem::take(&mut denial.causes)).collect();
+    let causes = causes(all, |cause| cause);
     let first = denials.into_iter().next()?;
     Some(Denial { causes, ..first })
 }
@@ -257,13 +265,21 @@ pub(super) fn gravest(mut denials: Vec<Denial>) -> Option<Denial> {
 // === helpers ===
 
 fn denial(code: Code, status: u16, subject: &str, what: &str, next: &str, mut causes: Vec<Cause>) -> Denial {
-    causes.insert(0, Cause { field: code.id().to_owned(), message: format!("{}: {next}", code.name()) });
-    let message = clip(format!("[{code}] {subject}: {what}\n{next}"));
+    causes.insert(0, cause(code.id(), &format!("{}: {next}", code.name())));
+    let message = clip(format!("[{code}] {subject}: {what}\n{next}"), LONGEST);
     Denial { code, status, message, causes, retry_after: None }
 }
 
 fn cause(field: impl Display, message: &str) -> Cause {
-    Cause { field: field.to_string(), message: message.to_owned() }
+    Cause { field: field.to_string(), message: clip(message.to_owned(), LONGEST_CAUSE) }
+}
+
+/// One cause for each of the first, and one that says how many more there are.
+fn causes<I: IntoIterator<IntoIter: ExactSizeIterator>>(all: I, cause: impl Fn(I::Item) -> Cause) -> Vec<Cause> {
+    let all = all.into_iter();
+    let more = all.len().saturating_sub(CAUSES);
+    let rest = (more > 0).then(|| Cause { field: "more".to_owned(), message: format!("and {more} more") });
+    all.take(CAUSES).map(cause).chain(rest).collect()
 }
 
 /// Who needs an entry: `still used by 3 pods of Deployment prod/api (api-x and 2 more)`.
@@ -311,9 +327,10 @@ fn nearest<'c>(entry: &EntryName, catalog: &'c Catalog) -> Option<&'c EntryName>
     (distance * 3 <= entry.as_str().chars().count()).then_some(name)
 }
 
-fn clip(text: String) -> String {
-    match text.char_indices().nth(LONGEST - 1) {
+/// At most `longest` characters, the last of them a mark if there are more.
+fn clip(text: String, longest: usize) -> String {
+    match text.char_indices().nth(longest) {
         None => text,
-        Some((at, _)) => format!("{}…", &text[..at]),
+        Some(_) => text.chars().take(longest - 1).chain(['…']).collect(),
     }
 }

@@ -409,3 +409,14 @@ fn an_unknown_entry_is_answered_with_what_there_is() {
          This is step 2 (roll out the app) of a release; do step 1 (add the new version to models) first."
     );
 }
+
+#[test]
+fn of_many_references_that_are_wrong_the_first_are_told() {
+    let uses: Vec<_> = (0..100).map(|number| format!("models:missing-{number:02}")).collect();
+    let facts = known(key(), Some(stored(NONE, r#"{"v1":"a"}"#)));
+    let denial = reference(None, &uses.join(","), Caller::default(), &facts).denial.unwrap();
+    assert!(denial.message.contains("missing-00"), "{denial:?}");
+    assert_eq!(denial.causes.len(), 21);
+    assert_eq!(denial.causes[1].field, "prod/models:missing-00");
+    assert_eq!(denial.causes[20].message, "and 180 more");
+}

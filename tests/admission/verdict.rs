@@ -38,6 +38,32 @@ async fn a_removal_that_only_lacks_its_proof_starts_it() {
 }
 
 #[tokio::test]
+async fn the_answer_about_ten_thousand_entries_is_short() {
+    let entries: Vec<_> = (0..10_000).map(|number| format!("{number:080}")).collect();
+    let mut review = removal();
+    let request = &mut review["request"];
+    request["operation"] = "DELETE".into();
+    request["object"] = Value::Null;
+    request["oldObject"]["metadata"]["labels"]["modelguard.dev/catalog"] = "keys".into();
+    request["oldObject"]["data"] = entries.iter().map(|entry| (entry.clone(), Value::from("x"))).collect();
+    for (code, held) in [("MG103", false), ("MG106", true)] {
+        let bare = Bare::new();
+        if held {
+            let hold = |name: &String| (entry(name), world::deployment_holds());
+            bare.world.with(|state| state.holders = entries.iter().map(hold).collect());
+        }
+        let response = bare.ask("/validate", &review).await;
+        assert_eq!(denial(&response).0, code);
+        let encoded = response.to_string().len();
+        assert!(encoded < 32 << 10, "{code}: {encoded} bytes");
+        let causes = response["status"]["details"]["causes"].as_array().unwrap();
+        assert_eq!(causes.len(), 22, "the code, twenty entries and what else there is");
+        assert_eq!(causes[1]["field"], entries[0]);
+        assert_eq!(causes[21]["message"], "and 9980 more");
+    }
+}
+
+#[tokio::test]
 async fn a_dry_run_starts_no_proof() {
     let bare = Bare::new();
     let mut review = removal();
