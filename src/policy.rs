@@ -17,7 +17,7 @@ mod workload;
 pub use decision::{
     Cause, Code, CurrentEpoch, Decision, Denial, Facts, HoldersOf, Lift, Needs, Prospect, Record, Step, Stored, Unread,
 };
-pub use message::unverified;
+pub use message::{REPEAT, RETRY_AFTER, not_verified, unverified};
 pub use request::{Caller, CatalogChange, Declared, Request, Version, WorkloadChange};
 
 use crate::revision;

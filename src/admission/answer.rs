@@ -1,25 +1,18 @@
 //! From a decision to the answer on the wire.
 
 use super::review::{Answer, Details, Status, StatusCause, Unreadable};
-use crate::policy::{CatalogChange, Cause, Code, Decision, Denial};
+use crate::policy::{self, CatalogChange, Decision, Denial};
 use crate::record;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation};
 use serde_json::Value;
-use std::time::Duration;
 
 /// Beyond this the API server cuts a warning off, once all of them together are too long.
 const LONGEST_WARNING: usize = 256;
 /// What the API server passes on of all warnings together, in characters.
 const LONGEST_WARNINGS: usize = 4096;
-
-/// When a client should ask again after what was only a bad moment.
-pub(super) const RETRY_AFTER: Duration = Duration::from_secs(2);
-
-/// The next step then.
-pub(super) const REPEAT: &str = "Repeat it; if that does not help, an admin looks at modelguard's logs.";
 
 // === denials of the transport's own ===
 
@@ -29,25 +22,13 @@ pub(super) fn unreadable(why: &Unreadable) -> Denial {
         Unreadable::Stranger { .. } => {
             "Restore the webhook configurations from the chart: they send what they should not."
         }
-        Unreadable::Late => REPEAT,
+        Unreadable::Late => policy::REPEAT,
         _ => "Nothing was changed. An API server does not send this: see what stands between it and modelguard.",
     };
     Denial {
         status: why.status(),
-        retry_after: matches!(why, Unreadable::Late).then_some(RETRY_AFTER),
-        ..unverified("the admission review cannot be judged", &format!("{why}."), next)
-    }
-}
-
-/// MG501: what could not be verified just now, and may be asked again.
-pub(super) fn unverified(subject: &str, what: &str, next: &str) -> Denial {
-    let code = Code::NotVerified;
-    Denial {
-        code,
-        status: code.status(),
-        message: format!("[{code}] {subject}: {what}\n{next}"),
-        causes: vec![Cause { field: code.id().to_owned(), message: format!("{}: {next}", code.name()) }],
-        retry_after: Some(RETRY_AFTER),
+        retry_after: matches!(why, Unreadable::Late).then_some(policy::RETRY_AFTER),
+        ..policy::not_verified("the admission review cannot be judged", &format!("{why}."), next, Vec::new())
     }
 }
 
@@ -158,8 +139,9 @@ fn annotation_path(tokens: &[&str]) -> PointerBuf {
 mod tests {
     use super::*;
     use crate::object::ConfigMap;
-    use crate::policy::Caller;
+    use crate::policy::{Caller, Cause, Code};
     use crate::reference::CatalogKey;
+    use std::time::Duration;
 
     fn change(json: &str) -> CatalogChange<'_> {
         let object = ConfigMap::parse(json).unwrap();

@@ -1,6 +1,6 @@
 //! From one HTTP request to its HTTP response.
 
-use super::answer::{self, answer, unverified};
+use super::answer::{self, answer};
 use super::body::{self, Budget, NoRoom, Received};
 use super::convert::{Asked, Known};
 use super::judge::judge;
@@ -198,7 +198,7 @@ impl<W: World> App<W> {
         if let Some(Err(_full)) = slot {
             self.metrics.shed(Shed::Concurrency);
             let what = "too many requests are being judged at once, so it is not allowed.";
-            return unverified(&review.subject(), what, answer::REPEAT).into();
+            return policy::not_verified(&review.subject(), what, policy::REPEAT, Vec::new()).into();
         }
         let work = async {
             let judged = match path {
@@ -212,13 +212,14 @@ impl<W: World> App<W> {
             Ok(Err(_panic)) => {
                 tracing::error!("a defect in modelguard kept it from judging a request");
                 let what = "a defect in modelguard kept it from being judged, so it is not allowed.";
-                let denial = unverified(&review.subject(), what, "An admin looks at modelguard's logs.");
+                let next = "An admin looks at modelguard's logs.";
+                let denial = policy::not_verified(&review.subject(), what, next, Vec::new());
                 Denial { status: 500, retry_after: None, ..denial }.into()
             }
             Err(_elapsed) => {
                 self.metrics.deadline_exceeded();
                 let what = "what the decision needs was not read in time, so it is not allowed.";
-                unverified(&review.subject(), what, answer::REPEAT).into()
+                policy::not_verified(&review.subject(), what, policy::REPEAT, Vec::new()).into()
             }
         }
     }
@@ -340,7 +341,7 @@ impl<W: World> App<W> {
     /// Turns a request away whose body there is no memory for; the API server asks again by itself.
     fn no_room(&self) -> Response {
         self.metrics.shed(Shed::Memory);
-        let retry_after = HeaderValue::from(answer::RETRY_AFTER.as_secs());
+        let retry_after = HeaderValue::from(policy::RETRY_AFTER.as_secs());
         (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, retry_after)], "too many large requests at once\n")
             .into_response()
     }

@@ -32,8 +32,11 @@ const LONGEST_CAUSE: usize = 400;
 /// What a proof takes beside Δ: the LIST of every holder, and being noticed.
 const PROOF: Duration = Duration::from_secs(4);
 
-/// When to ask again after a read that failed.
-const RETRY_READ: Duration = Duration::from_secs(2);
+/// When a client should ask again after what was only a bad moment.
+pub const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// The next step then.
+pub const REPEAT: &str = "Repeat it; if that does not help, an admin looks at modelguard's logs.";
 
 // === catalogs ===
 
@@ -160,9 +163,7 @@ pub(super) fn forged(change: &CatalogChange<'_>, annotation: &str) -> Denial {
         format!("the annotation {annotation} is owned by modelguard, and its mutating webhook did not restore it.");
     let next = "Repeat the request; if that does not help, an admin looks whether the webhook revision.modelguard.dev answers.";
     let causes = vec![cause(annotation, &what)];
-    let mut denial = denial(Code::NotVerified, Code::NotVerified.status(), &change.key.name, &what, next, causes);
-    denial.retry_after = Some(RETRY_READ);
-    denial
+    not_verified(&change.key.name, &what, next, causes)
 }
 
 // === workloads ===
@@ -246,11 +247,13 @@ pub(super) fn subject(change: &WorkloadChange) -> String {
 /// MG501: a read that the decision needs failed.
 pub fn unverified(subject: &str, unread: &Unread) -> Denial {
     let what = format!("this cannot be verified now, so it is not allowed: {unread}.");
-    let next = "Repeat it; if that does not help, an admin looks at modelguard's logs.";
-    let causes = vec![cause(&unread.what, &unread.why)];
-    let mut denial = denial(Code::NotVerified, Code::NotVerified.status(), subject, &what, next, causes);
-    denial.retry_after = Some(RETRY_READ);
-    denial
+    not_verified(subject, &what, REPEAT, vec![cause(&unread.what, &unread.why)])
+}
+
+/// MG501: what could not be verified just now, and may be asked again.
+pub fn not_verified(subject: &str, what: &str, next: &str, causes: Vec<Cause>) -> Denial {
+    let code = Code::NotVerified;
+    Denial { retry_after: Some(RETRY_AFTER), ..denial(code, code.status(), subject, what, next, causes) }
 }
 
 /// The denial to answer with: what the user must correct before what may pass by itself; all their causes.
