@@ -6,7 +6,8 @@
 //! ```
 //! An object that is no holder now (a ReplicaSet at zero, a finished Job or Pod) has none. What cannot be read
 //! is not absent: it is `unreadable`, and such an object holds every entry of its own namespace's catalogs
-//! beside what could be read. [`Serves`] is the other side: what the pods offer instead of what they need.
+//! beside what could be read. What the cluster puts into every pod (`CLUSTER_MANAGED`) is no reference unless
+//! `uses` says so. [`Serves`] is the other side: what the pods offer instead of what they need.
 
 mod annotation;
 mod config_map;
@@ -25,6 +26,11 @@ use thiserror::Error;
 
 /// The longest reason that is kept, in characters: a denial is under 1,000, and an index keeps reasons.
 const LONGEST_REASON: usize = 400;
+
+/// ConfigMaps that Kubernetes and OpenShift write into each namespace, with a CA certificate in them, and project
+/// into every pod beside its token. They are no model ConfigMaps, for their controllers undo every change; were
+/// they references, each pod that starts would cost a read, and the index would keep every pod.
+const CLUSTER_MANAGED: [&str; 2] = ["kube-root-ca.crt", "openshift-service-ca.crt"];
 
 /// Namespace and name of a ConfigMap.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -166,6 +172,7 @@ impl References {
         let serves = Serves::of_template(namespace, template);
         let uses = template.annotations.get(names::USES).unwrap_or_default();
         let mentions = env::mentions(template.spec).chain(config_map::mentions(template.spec));
+        let mentions = mentions.filter(|mention| !CLUSTER_MANAGED.contains(&mention.config_map));
         let implicit = mentions.filter_map(|mention| {
             let reference = mention.read(namespace);
             // What a server takes whole is what it offers, not what it needs.

@@ -1,7 +1,7 @@
 use super::{CatalogFacts, Facts, Index, Listing, Source};
 use crate::catalog::{EntryName, Format};
 use crate::holder::{Holders, ObjectId, Workload};
-use crate::object::{HolderKind, Owner};
+use crate::object::{HolderKind, Owner, Workload as Object};
 use crate::reference::{CatalogKey, Need, Origin, Reference, References};
 use crate::usage::Usage;
 use std::collections::BTreeSet;
@@ -477,6 +477,26 @@ fn pods_that_need_nothing_are_not_kept() {
     assert_eq!(index.count(HolderKind::Pod), 1);
     assert!(index.apply(pod("a")));
     assert!(index.namespaces.is_empty());
+}
+
+#[test]
+fn a_pod_is_not_kept_for_the_token_that_every_pod_gets() {
+    let object = r#"{
+        "metadata": {"name": "a", "namespace": "prod", "ownerReferences": [{"kind": "ReplicaSet", "name": "web-1", "controller": true}]},
+        "spec": {
+            "containers": [{"name": "app", "volumeMounts": [{"name": "kube-api-access-x", "mountPath": "/var/run"}]}],
+            "volumes": [{"name": "kube-api-access-x", "projected": {"sources": [
+                {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+                {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+                {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}}
+            ]}}]
+        }
+    }"#;
+    let mut index = guarded();
+    let facts = Facts::of(HolderKind::Pod, &Object::parse(object).unwrap());
+    assert!(!index.apply(facts));
+    assert!(index.namespaces.is_empty());
+    assert!(index.needs.is_empty());
 }
 
 #[test]

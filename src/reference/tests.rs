@@ -167,6 +167,22 @@ fn the_annotation_adds_to_what_the_spec_says() {
 }
 
 #[test]
+fn what_the_cluster_puts_into_every_pod_is_a_reference_only_where_an_annotation_says_so() {
+    for name in ["kube-root-ca.crt", "openshift-service-ca.crt"] {
+        let source = json!({"configMap": {"name": name, "items": [{"key": "ca.crt", "path": "ca.crt"}]}});
+        let token = json!({"serviceAccountToken": {"path": "token"}});
+        let spec = || volume(json!({"name": "kube-api-access-x", "projected": {"sources": [token, source]}}));
+        assert!(of(template("", "", spec())).is_empty(), "{name}");
+        assert!(of(template("", "", volume(json!({"configMap": {"name": name}})))).is_empty(), "{name}");
+        assert!(of(template("", "", env_from(json!({"name": name})))).is_empty(), "{name}");
+        let uses = format!("{name}:ca.crt");
+        assert_eq!(shown(&of(template(&uses, "", spec()))), [format!("=prod/{uses}")]);
+    }
+    let alike = volume(json!({"configMap": {"name": "kube-root-ca.crt.models"}}));
+    assert_eq!(shown(&of(template("", "", alike))), ["prod/kube-root-ca.crt.models:*"]);
+}
+
+#[test]
 fn every_kind_of_holder_is_read_where_its_pod_template_is() {
     for kind in HolderKind::ALL {
         let template = template("models:b", "", json!({"containers": key_ref("a")}));
