@@ -3,6 +3,9 @@
 //! ```text
 //! CatalogChange { old, new } ──owned()──▶ revision, prior-revision, usage, retained: the value each must have
 //! ```
+//! The prior revision is kept where it fits: all annotations of an object share 256 KiB, and kubectl keeps a copy of
+//! the new content there as well, so that is so up to about 100 KiB. A change that loses it gets a warning ([`unkept`]).
+//!
 //! The mutating webhook sets them so, the validating one checks that they are. Nothing else goes into it (no
 //! clock, no randomness), so a request that is sent again or re-invoked gets identical bytes, and a write that
 //! changes nothing stays a write that changes nothing.
@@ -53,6 +56,13 @@ pub fn owned(change: &CatalogChange<'_>) -> Owned {
     Owned { revision, prior_revision, usage, retained }
 }
 
+/// How large the revision before `change` is, in bytes, where it does not fit beside the new one.
+pub fn unkept(change: &CatalogChange<'_>) -> Option<usize> {
+    let opted_in = |version: &&Version<'_>| version.declared != Declared::Ordinary;
+    let (old, new) = (change.old.as_ref().filter(opted_in)?, change.new.as_ref().filter(opted_in)?);
+    (old.object.content != new.object.content).then(|| prior(&old.object, &new.object).err()).flatten()
+}
+
 /// The content before the last change, if the annotation keeps it and it is undamaged.
 pub fn prior_content(object: &ConfigMap<'_>) -> Option<Content<'static>> {
     Prior::decode(object.metadata.annotations.get(names::PRIOR_REVISION)?).ok().map(|prior| prior.content)
@@ -85,11 +95,19 @@ fn revisions(old: &ConfigMap<'_>, new: &ConfigMap<'_>) -> (Option<String>, Optio
     if old.content == new.content {
         return (stored(names::REVISION), stored(names::PRIOR_REVISION));
     }
-    // A ConfigMap that was there before modelguard, or whose number was damaged, is at its first revision.
-    let number = old.metadata.annotations.get(names::REVISION).and_then(|text| text.parse::<u64>().ok()).unwrap_or(1);
-    let prior = Prior::of(old, number).encode();
+    (Some(number(old).saturating_add(1).to_string()), prior(old, new).ok())
+}
+
+/// A ConfigMap that was there before modelguard, or whose number was damaged, is at its first revision.
+fn number(object: &ConfigMap<'_>) -> u64 {
+    object.metadata.annotations.get(names::REVISION).and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+/// `old` as it is kept beside `new`; its size in bytes if there is no room for it.
+fn prior(old: &ConfigMap<'_>, new: &ConfigMap<'_>) -> Result<String, usize> {
+    let text = Prior::of(old, number(old)).encode().ok_or(0_usize)?;
     let room = ANNOTATIONS_LIMIT.saturating_sub(others(&new.metadata.annotations));
-    (Some(number.saturating_add(1).to_string()), prior.filter(|text| text.len() <= room))
+    if text.len() <= room { Ok(text) } else { Err(text.len()) }
 }
 
 /// What the annotations that are not ours take, with allowance for the small ones that are.

@@ -190,11 +190,18 @@ fn warnings(change: &CatalogChange<'_>) -> Vec<String> {
     let old = change.old.as_ref().and_then(|old| unreadable(&old.declared));
     let new = change.new.as_ref().and_then(|new| unreadable(&new.declared));
     let name = &change.key.name;
-    match (old, new) {
-        (_, Some(error)) => vec![format!("modelguard cannot guard {name}: {error}")],
-        (Some(error), None) => vec![format!("modelguard could not read {name} before this change: {error}")],
-        (None, None) => Vec::new(),
-    }
+    let unguarded = match (old, new) {
+        (_, Some(error)) => Some(format!("modelguard cannot guard {name}: {error}")),
+        (Some(error), None) => Some(format!("modelguard could not read {name} before this change: {error}")),
+        (None, None) => None,
+    };
+    let unkept = revision::unkept(change).map(|bytes| {
+        let size = bytes.div_ceil(1024);
+        format!(
+            "the revision before this change is too large to be kept beside it ({size} KiB), so this change cannot be rolled back"
+        )
+    });
+    unguarded.into_iter().chain(unkept).collect()
 }
 
 // === helpers ===

@@ -246,6 +246,33 @@ fn a_replaced_entry_may_go_back_to_what_it_was() {
 }
 
 #[test]
+fn a_revision_that_is_too_large_to_be_kept_is_warned_of() {
+    let keys = Some("keys");
+    let applied = |kib: usize| format!(r#"{{"kubectl.kubernetes.io/last-applied":"{}"}}"#, "x".repeat(kib << 10));
+    let data = |kib: usize, more: &str| format!(r#"{{"v1":"{}"{more}}}"#, "x".repeat(kib << 10));
+    for (what, old, copy, warned) in [
+        ("it fits beside kubectl's copy", 100, 100, false),
+        ("it does not", 120, 120, true),
+        ("it fits without that copy", 200, 0, false),
+        ("it never fits", 250, 0, true),
+    ] {
+        let stored = || Some(json(keys, NONE, &data(old, "")));
+        let changed = Some(json(keys, &applied(copy), &data(old, r#","v2":"b""#)));
+        let decision = Case::new(stored(), changed).decide();
+        assert!(decision.allowed(), "{what}: {decision:?}");
+        let warning = format!(
+            "the revision before this change is too large to be kept beside it ({} KiB), so this change cannot be rolled back",
+            old + 1
+        );
+        assert_eq!(decision.warnings, if warned { vec![warning] } else { Vec::new() }, "{what}");
+        let kept = Case::new(stored(), Some(json(keys, &applied(copy), &data(old, "")))).decide();
+        assert_eq!(kept.warnings, [""; 0], "{what}, and the content stays");
+    }
+    let first = Case::new(Some(json(None, NONE, &data(250, ""))), Some(json(keys, NONE, &data(250, "")))).decide();
+    assert_eq!((first.allowed(), first.warnings), (true, Vec::new()), "its first revision");
+}
+
+#[test]
 fn annotations_that_were_not_set_by_the_mutating_webhook_are_denied() {
     let old = json(Some("keys"), NONE, r#"{"v1":"a"}"#);
     let forged = json(Some("keys"), &idle(r#""v1""#), r#"{"v1":"a"}"#);
