@@ -82,7 +82,10 @@ impl Default for Limits {
             mutate: 256,
             // Two ConfigMaps of 1 MiB whose every byte is escaped, and room.
             body: 16 << 20,
-            bodies: 256 << 20,
+            // Four of the largest, or 256 KiB for each request that is judged at once. A buffer that grows takes up to
+            // twice what is in it, 128 MiB then: the chart's memory limit must leave room for what is parsed, and for
+            // the index.
+            bodies: 64 << 20,
             // What the API server waits by default.
             timeout: Duration::from_secs(10),
             margin: Duration::from_millis(250),
