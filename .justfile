@@ -1,4 +1,4 @@
-# The everyday recipes; `just` lists them, `.ci/run` runs them all from nothing.
+# The everyday recipes; `just` lists them, `.ci/run` runs all checks from nothing.
 
 _default:
     @just --list --unsorted

@@ -43,7 +43,8 @@ pub trait World: Send + Sync + 'static {
     /// Whether waiting would help to remove these entries.
     fn prospect(&self, of: &HoldersOf) -> Prospect;
 
-    /// Asks that the proof for these entries begin; called once the answer is out, never blocks.
+    /// Asks that the proof for these entries begin; never blocks. That is queued just before the answer is encoded;
+    /// Settling is written 200 ms later at the earliest, which is no promise that the answer is out.
     fn settle(&self, catalog: &CatalogKey, entries: BTreeSet<EntryName>);
 }
 

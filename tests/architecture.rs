@@ -67,7 +67,6 @@ const ROOMS: &[Room] = &[
             "index/watch/",
             "index/live.rs",
             "index/live/",
-            "index/resource.rs",
             "world.rs",
             "world/",
             "controller.rs",

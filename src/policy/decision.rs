@@ -82,7 +82,7 @@ pub struct Decision {
     pub warnings: Vec<String>,
     /// Writes that must succeed before the request may be allowed; empty for a denial and for a dry run.
     pub lifts: Vec<Lift>,
-    /// Entries whose proof should begin once the answer is out; empty for a dry run.
+    /// Entries whose proof should begin after the answer; empty for a dry run.
     pub settle: BTreeSet<EntryName>,
     /// The facts that the decision record keeps.
     pub facts: Record,
