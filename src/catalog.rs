@@ -164,10 +164,3 @@ impl Catalog {
         is_new
     }
 }
-
-impl Diff {
-    /// Whether the change touches no entry.
-    pub fn is_empty(&self) -> bool {
-        self.removed.is_empty() && self.replaced.is_empty() && self.added.is_empty()
-    }
-}

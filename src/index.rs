@@ -271,20 +271,6 @@ impl Index {
         self.catalogs.iter().map(|(key, (facts, _))| (key, facts))
     }
 
-    /// One model ConfigMap.
-    pub fn catalog(&self, key: &CatalogKey) -> Option<&CatalogFacts> {
-        self.catalogs.get(key).map(|(facts, _)| facts)
-    }
-
-    /// How many rows a source has. Objects that need nothing have none, unless they are links.
-    pub fn count(&self, source: impl Into<Source>) -> usize {
-        match source.into() {
-            Source::Catalogs => self.catalogs.len(),
-            Source::Holders(kind) => self.namespaces.values().map(|it| it.count(kind)).sum(),
-            Source::Namespaces => self.guarded.len(),
-        }
-    }
-
     /// Who holds `entry`.
     pub fn holders(&self, catalog: &CatalogKey, format: Format, entry: &EntryName) -> Holders {
         let mut tally = Tally::default();
@@ -298,11 +284,6 @@ impl Index {
             }
         }
         tally.finish()
-    }
-
-    /// Whether anybody holds `entry`.
-    pub fn is_held(&self, catalog: &CatalogKey, format: Format, entry: &EntryName) -> bool {
-        self.claims(catalog).any(|claims| claims.hold_all(format) || claims.hold(format, entry))
     }
 
     /// Those of `entries` that anybody holds.

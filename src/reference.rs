@@ -7,19 +7,18 @@
 //! An object that is no holder now (a ReplicaSet at zero, a finished Job or Pod) has none. What cannot be read
 //! is not absent: it is `unreadable`, and such an object holds every entry of its own namespace's catalogs
 //! beside what could be read. What the cluster puts into every pod (`CLUSTER_MANAGED`) is no reference unless
-//! `uses` says so. [`Serves`] is the other side: what the pods offer instead of what they need.
+//! `uses` says so. `serves` is the other side: what the pods offer instead of what they need.
 
 mod annotation;
 mod config_map;
 mod env;
 mod serves;
 
-pub use serves::{Served, Serves};
-
 use crate::catalog::{EntryName, InvalidName};
 use crate::names;
 use crate::object::{HolderKind, PodTemplate, Workload};
 use annotation::{Annotation, InvalidItem};
+use serves::Serves;
 use std::collections::BTreeSet;
 use std::fmt;
 use thiserror::Error;
@@ -148,24 +147,9 @@ impl References {
         Self { unreadable: Some(bounded(reason)), ..read_uses(namespace, uses).collect() }
     }
 
-    /// Why some of it could not be read, for MG204.
-    pub fn parse_error(&self) -> Option<&str> {
-        self.unreadable.as_deref()
-    }
-
     /// Whether the object needs nothing, for certain.
     pub fn is_empty(&self) -> bool {
         self.needs.is_empty() && self.unreadable.is_none()
-    }
-
-    /// What has to be checked when an object that had the references `old` gets these.
-    ///
-    /// What both cannot read is no addition: the old object held all of its namespace already.
-    pub fn added_since(&self, old: &Self) -> Self {
-        Self {
-            needs: self.needs.difference(&old.needs).cloned().collect(),
-            unreadable: self.unreadable.clone().filter(|_| self.unreadable != old.unreadable),
-        }
     }
 
     fn of_template(namespace: &str, template: PodTemplate<'_>) -> Self {

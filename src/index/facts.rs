@@ -29,8 +29,6 @@ pub struct CatalogFacts {
     pub uid: Box<str>,
     /// The revision that a write is conditional on.
     pub resource_version: Box<str>,
-    /// Whether it is being deleted.
-    pub deleting: bool,
     /// What it lists; an error if its label names no format, or its content is not of it.
     pub listing: Result<Listing, Box<str>>,
     /// Its usage annotation.
@@ -114,7 +112,6 @@ impl CatalogFacts {
         Self {
             uid: metadata.uid.as_ref().into(),
             resource_version: metadata.resource_version.as_ref().into(),
-            deleting: metadata.deletion_timestamp.is_some(),
             listing: Listing::of(config_map),
             usage: Usage::parse(metadata.annotations.get(names::USAGE)),
             hold: metadata.annotations.get(names::HOLD).map(Into::into),
@@ -127,7 +124,6 @@ impl CatalogFacts {
         Self {
             uid: "".into(),
             resource_version: resource_version.into(),
-            deleting: false,
             listing: Err(reason.into()),
             usage: Usage::default(),
             hold: None,

@@ -123,11 +123,6 @@ impl Namespace {
         empty
     }
 
-    /// How many objects of `kind` are kept.
-    pub(super) fn count(&self, kind: HolderKind) -> usize {
-        self.objects.get(&kind).map_or(0, HashMap::len)
-    }
-
     /// The sets that could not be read in full.
     pub(super) fn unreadable(&self) -> impl Iterator<Item = SetId> {
         self.unreadable.iter().copied()
@@ -352,5 +347,13 @@ fn remove_from<K: Ord, V: Ord>(map: &mut BTreeMap<K, BTreeSet<V>>, key: &K, valu
         if values.is_empty() {
             map.remove(key);
         }
+    }
+}
+
+#[cfg(test)]
+impl Namespace {
+    /// How many objects of `kind` are kept.
+    pub(super) fn count(&self, kind: HolderKind) -> usize {
+        self.objects.get(&kind).map_or(0, HashMap::len)
     }
 }

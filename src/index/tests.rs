@@ -73,6 +73,21 @@ impl Index {
     fn holds(&self, name: &str) -> bool {
         self.is_held(&key("models"), Format::Yaml, &entry(name))
     }
+
+    /// Whether anybody holds `entry`.
+    pub(super) fn is_held(&self, catalog: &CatalogKey, format: Format, entry: &EntryName) -> bool {
+        !self.held(catalog, format, [entry]).is_empty()
+    }
+
+    /// How many objects of a kind are kept.
+    pub(super) fn count(&self, kind: HolderKind) -> usize {
+        self.namespaces.values().map(|it| it.count(kind)).sum()
+    }
+
+    /// One model ConfigMap.
+    pub(super) fn catalog(&self, key: &CatalogKey) -> Option<&CatalogFacts> {
+        self.catalogs().find_map(|(known, facts)| (known == key).then_some(facts))
+    }
 }
 
 /// An index in which the namespace `prod` is guarded.
@@ -434,7 +449,6 @@ fn catalog(resource_version: &str) -> CatalogFacts {
     CatalogFacts {
         uid: "u".into(),
         resource_version: resource_version.into(),
-        deleting: false,
         listing: Ok(Listing { format: Format::Yaml, entries: BTreeSet::from([entry("v1")]) }),
         usage: Usage::default(),
         hold: None,

@@ -48,11 +48,6 @@ impl HolderKind {
         Self::ALL.into_iter().find(|holder| holder.group() == group && holder.kind() == kind)
     }
 
-    /// The kind of that API group and resource: the plural, without a subresource.
-    pub fn from_resource(group: &str, plural: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|holder| holder.group() == group && holder.plural() == plural)
-    }
-
     /// The API group, `""` for core.
     pub const fn group(self) -> &'static str {
         match self {
@@ -109,20 +104,6 @@ impl HolderKind {
             Self::StatefulSet => "statefulsets",
         }
     }
-
-    /// Whether every object of this kind is what people edit, and pods follow.
-    ///
-    /// Jobs and ReplicaSets are so too where nothing owns them: see [`Workload::is_top_level`].
-    ///
-    /// [`Workload::is_top_level`]: super::Workload::is_top_level
-    pub const fn is_top_level(self) -> bool {
-        match self {
-            Self::CronJob | Self::DaemonSet | Self::Deployment | Self::ReplicationController | Self::StatefulSet => {
-                true
-            }
-            Self::ControllerRevision | Self::Job | Self::Pod | Self::ReplicaSet => false,
-        }
-    }
 }
 
 impl fmt::Display for HolderKind {
@@ -137,10 +118,9 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn every_kind_is_found_again_by_its_kind_and_by_its_resource() {
+    fn every_kind_is_found_again() {
         for kind in HolderKind::ALL {
             assert_eq!(HolderKind::from_kind(kind.group(), kind.kind()), Some(kind));
-            assert_eq!(HolderKind::from_resource(kind.group(), kind.plural()), Some(kind));
             assert_eq!(kind.to_string(), kind.kind());
         }
     }
@@ -161,15 +141,14 @@ mod tests {
 
     #[test]
     fn the_same_name_in_another_group_is_another_kind() {
-        for (group, kind, plural) in [
-            ("", "Deployment", "deployments"),
-            ("apps", "Pod", "pods"),
-            ("apps.kruise.io", "StatefulSet", "statefulsets"),
-            ("apps", "deployment", "deployments/scale"),
-            ("argoproj.io", "Rollout", "rollouts"),
+        for (group, kind) in [
+            ("", "Deployment"),
+            ("apps", "Pod"),
+            ("apps.kruise.io", "StatefulSet"),
+            ("apps", "deployment"),
+            ("argoproj.io", "Rollout"),
         ] {
             assert_eq!(HolderKind::from_kind(group, kind), None, "{group}/{kind}");
-            assert_eq!(HolderKind::from_resource(group, plural), None, "{group}/{plural}");
         }
     }
 }

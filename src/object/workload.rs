@@ -163,12 +163,6 @@ impl Workload {
         self.metadata.controller.as_ref()
     }
 
-    /// Whether it is what people edit, and pods follow: no other object's template replaces its own.
-    pub fn is_top_level(&self, kind: HolderKind) -> bool {
-        let standalone = matches!(kind, HolderKind::Job | HolderKind::ReplicaSet);
-        kind.is_top_level() || (standalone && self.controller().is_none())
-    }
-
     /// Whether pods run, or can still come, from it. Only then it holds, or serves, anything.
     ///
     /// An object that is being deleted is live until it is gone. Of a StatefulSet's ControllerRevision only the

@@ -377,6 +377,8 @@ fn what_is_referenced_must_be_there() {
         ("the ConfigMap is being deleted", None, "models:v1", known(key(), Some(going)), Some(("MG202", 403))),
         ("it does not parse", None, "models", there(), Some(("MG204", 422))),
         ("it did not parse before", Some("models"), "models", there(), None),
+        ("more of it does not parse than before", Some("models"), "models, b", there(), Some(("MG204", 422))),
+        ("what did not parse is gone", Some("models"), "models:v1", there(), None),
         ("the ConfigMap cannot be read", None, "models:v1", unread, Some(("MG501", 503))),
         ("the ConfigMap was not read", None, "models:v1", Facts::default(), Some(("MG501", 503))),
         (
@@ -397,6 +399,22 @@ fn what_is_referenced_must_be_there() {
     ] {
         let decision = reference(old, new, Caller::default(), &facts);
         assert_eq!(code(&decision), expected, "{what}: {decision:?}");
+    }
+}
+
+#[test]
+fn an_update_adds_what_the_old_object_did_not_have() {
+    for (what, old, new, added) in [
+        ("all of a new object", None, "models:v1", &["v1"][..]),
+        ("nothing of the same object", Some("models:v1"), "models:v1", &[]),
+        ("nothing for another order", Some("models:v1, models:v2"), "models:v2,models:v1", &[]),
+        ("the new entry", Some("models:v1"), "models:v2", &["v2"]),
+        ("nothing when one is dropped", Some("models:v1, models:v2"), "models:v1", &[]),
+        ("nothing of what is gone", Some("models:v1"), "", &[]),
+    ] {
+        let facts = known(key(), Some(stored(NONE, r#"{"v1":"a","v2":"b"}"#)));
+        let decision = reference(old, new, Caller::default(), &facts);
+        assert_eq!(decision.facts.added, added.iter().copied().map(entry).collect(), "{what}");
     }
 }
 

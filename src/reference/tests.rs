@@ -156,7 +156,7 @@ fn every_way_to_refer_to_an_entry_is_found() {
     ] {
         let references = of(template("", "", spec));
         assert_eq!(shown(&references), expected, "{what}");
-        assert_eq!(references.parse_error(), None, "{what}");
+        assert_eq!(references.unreadable.as_deref(), None, "{what}");
     }
 }
 
@@ -239,7 +239,7 @@ fn what_another_controller_keeps_in_its_revisions_is_no_problem() {
         let mut object = holder(HolderKind::ControllerRevision, json!({}));
         object["data"] = data;
         let unknown = references(HolderKind::ControllerRevision, object.clone());
-        assert!(unknown.parse_error().is_some(), "{object}");
+        assert!(unknown.unreadable.as_deref().is_some(), "{object}");
         object["metadata"]["ownerReferences"][0]["kind"] = json!("DaemonSet");
         assert!(references(HolderKind::ControllerRevision, object).is_empty());
     }
@@ -326,7 +326,7 @@ fn what_cannot_be_read_is_told_beside_what_can() {
         ("a template without a spec", json!({}), &[], "expected spec.template.spec, found nothing"),
     ] {
         let references = of(template);
-        let error = references.parse_error().unwrap();
+        let error = references.unreadable.as_deref().unwrap();
         assert!(error.contains(reason), "{what}: {error}");
         assert_eq!(shown(&references), needs, "{what}");
         assert!(!references.is_empty(), "{what}");
@@ -339,7 +339,7 @@ fn a_reason_stays_short_whatever_is_wrong() {
     let uses = of(template(&hostile, "", json!({})));
     let undecoded = References::unreadable(&hostile);
     for references in [uses, undecoded] {
-        let reason = references.parse_error().unwrap();
+        let reason = references.unreadable.as_deref().unwrap();
         assert!(reason.chars().count() <= LONGEST_REASON + 1, "{reason}");
     }
 }
@@ -348,72 +348,10 @@ fn a_reason_stays_short_whatever_is_wrong() {
 fn of_an_object_that_does_not_decode_the_annotation_is_saved() {
     let nothing = References::unreadable("line 1: not JSON");
     assert_eq!(shown(&nothing), [""; 0]);
-    assert_eq!(nothing.parse_error(), Some("line 1: not JSON"));
+    assert_eq!(nothing.unreadable.as_deref(), Some("line 1: not JSON"));
     let some = References::salvage("line 1: not JSON", "prod", "models:a, ?, shared/models:b");
     assert_eq!(shown(&some), ["=prod/models:a", "=shared/models:b"]);
-    assert_eq!(some.parse_error(), Some("line 1: not JSON"));
-}
-
-#[test]
-fn an_update_adds_what_the_old_object_did_not_have() {
-    let uses = |uses| of(template(uses, "", json!({})));
-    let key = |uses| of(template(uses, "", json!({"containers": key_ref("a")})));
-    let none = References::default();
-    for (what, old, new, added) in [
-        ("all of a new object", none.clone(), uses("models:a"), &["=prod/models:a"][..]),
-        ("nothing of the same object", uses("models:a"), uses("models:a"), &[]),
-        ("nothing for another order", uses("models:a, models:b"), uses("models:b,models:a"), &[]),
-        ("the new entry", uses("models:a"), uses("models:b"), &["=prod/models:b"]),
-        ("nothing when one is dropped", uses("models:a, models:b"), uses("models:a"), &[]),
-        ("what is now written out", key(""), key("models:a"), &["=prod/models:a"]),
-        ("nothing of what is gone", uses("models:a"), none, &[]),
-    ] {
-        let references = new.added_since(&old);
-        assert_eq!(shown(&references), added, "{what}");
-        assert_eq!(references.is_empty(), added.is_empty(), "{what}");
-    }
-}
-
-#[test]
-fn an_update_adds_a_problem_only_if_it_is_a_new_one() {
-    let uses = |uses| of(template(uses, "", json!({})));
-    let (good, bad, worse) = (uses("models:a"), uses("models:a, b"), uses("models:a, b, c"));
-    assert!(bad.added_since(&good).parse_error().is_some());
-    assert!(worse.added_since(&bad).parse_error().is_some());
-    assert!(bad.added_since(&bad).is_empty());
-    assert!(good.added_since(&bad).is_empty());
-}
-
-#[test]
-fn what_is_served_is_known_by_catalog() {
-    let serves = |kind, serves| {
-        let object = holder(kind, template("", serves, json!({})));
-        Serves::of(kind, &Workload::deserialize(object).unwrap())
-    };
-    let [a, b] = ["a", "b"].map(|name| EntryName::new(name).unwrap());
-    let [models, shared] = ["prod", "shared"].map(|it| CatalogKey::new(it, "models"));
-    for kind in HolderKind::ALL {
-        let server = serves(kind, "models:a, shared/models:b, shared/models:*, shared/models:a");
-        assert!(server.serves(&models, &a) && !server.serves(&models, &b), "{kind}");
-        assert!(server.serves(&shared, &a) && server.serves(&shared, &b), "{kind}");
-        assert!(server.serves_any(&models) && server.serves_any(&shared), "{kind}");
-        assert_eq!(server.unreadable, None);
-        let nothing = serves(kind, "");
-        assert!(nothing.is_empty() && !nothing.serves_any(&models), "{kind}");
-    }
-    let partly = serves(HolderKind::Pod, "models:a, models");
-    assert!(partly.serves(&models, &a));
-    assert!(partly.unreadable.unwrap().starts_with("modelguard.dev/serves, item 2, \"models\""));
-}
-
-#[test]
-fn what_can_start_no_pod_serves_nothing() {
-    let mut object = holder(HolderKind::ReplicaSet, template("", "models:a", json!({})));
-    object["spec"]["replicas"] = json!(0);
-    let server = Workload::deserialize(object).unwrap();
-    assert!(Serves::of(HolderKind::ReplicaSet, &server).is_empty());
-    let broken = Workload::deserialize(json!({"metadata": {}})).unwrap();
-    assert!(!Serves::of(HolderKind::Deployment, &broken).is_empty());
+    assert_eq!(some.unreadable.as_deref(), Some("line 1: not JSON"));
 }
 
 /// Any JSON, made of the words that mean something in a pod spec.
@@ -459,18 +397,5 @@ proptest! {
                 References::of(kind, &read);
             }
         }
-    }
-
-    #[test]
-    fn what_is_added_is_in_the_new_references_and_not_in_the_old(
-        old in prop::collection::btree_set("[a-d]", 0..4),
-        new in prop::collection::btree_set("[a-d]", 0..4),
-    ) {
-        let uses = |entries: &BTreeSet<String>| {
-            let items: Vec<_> = entries.iter().map(|entry| format!("models:{entry}")).collect();
-            of(template(&items.join(","), "", json!({})))
-        };
-        let added = uses(&new).added_since(&uses(&old));
-        prop_assert_eq!(added, uses(&new.difference(&old).cloned().collect()));
     }
 }

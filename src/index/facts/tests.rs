@@ -70,7 +70,6 @@ fn a_catalog_is_its_entries_and_the_annotations_about_them() {
     let json = json!({
         "metadata": {
             "name": "models", "namespace": "prod", "uid": "u", "resourceVersion": "5",
-            "deletionTimestamp": "2026-11-23T00:00:00Z",
             "labels": {"modelguard.dev/catalog": "keys"},
             "annotations": {"modelguard.dev/hold": "v1=soak", "modelguard.dev/usage": r#"{"epoch":"e","idle":["v1"]}"#},
         },
@@ -83,7 +82,6 @@ fn a_catalog_is_its_entries_and_the_annotations_about_them() {
     assert_eq!(listing.entries.iter().map(EntryName::as_str).collect::<Vec<_>>(), ["v1", "v2"]);
     assert_eq!(facts.usage.marked().map(EntryName::as_str).collect::<Vec<_>>(), ["v1"]);
     assert_eq!(facts.hold.as_deref(), Some("v1=soak"));
-    assert!(facts.deleting);
 }
 
 #[test]

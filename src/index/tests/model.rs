@@ -272,7 +272,6 @@ fn check(index: &Index, model: &Model) -> Result<(), TestCaseError> {
         for entry in ENTRIES.map(entry) {
             let expected = model.holders(&key, format, &entry);
             prop_assert_eq!(held.contains(&entry), !expected.is_empty());
-            prop_assert_eq!(index.is_held(&key, format, &entry), !expected.is_empty());
             prop_assert_eq!(plain(index.holders(&key, format, &entry)), plain(expected));
         }
     }

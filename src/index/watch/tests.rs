@@ -184,7 +184,7 @@ async fn a_namespace_that_loses_the_label_no_longer_counts() {
     });
     let index = Arc::new(RwLock::new(Index::new()));
     let _watches = spawn(&client, &index);
-    wait(&index, |it| it.synced() && it.count(Source::Namespaces) == 0).await;
+    wait(&index, |it| it.synced() && it.guarded().next().is_none()).await;
     assert!(!holds(&index.read(), "v1"));
     let selector = |path| asking.of(path)[0].parameter("labelSelector").map(str::to_owned);
     assert_eq!(selector("/configmaps").as_deref(), Some("modelguard.dev%2Fcatalog"));

@@ -184,17 +184,6 @@ fn each_kind_is_live_as_long_as_pods_can_come_from_it() {
 }
 
 #[test]
-fn jobs_and_replica_sets_are_top_level_only_where_nothing_controls_them() {
-    let free = workload(json!({"metadata": {"ownerReferences": [{"kind": "Node", "name": "n"}]}}));
-    let owned = workload(json!({"metadata": {"ownerReferences": owned_by("Deployment")}}));
-    for kind in HolderKind::ALL {
-        let either = matches!(kind, HolderKind::Job | HolderKind::ReplicaSet);
-        assert_eq!(free.is_top_level(kind), kind.is_top_level() || either, "{kind}");
-        assert_eq!(owned.is_top_level(kind), kind.is_top_level(), "{kind}");
-    }
-}
-
-#[test]
 fn a_revision_is_pending_while_pods_may_come_from_it() {
     for (what, generation, status, pending) in [
         ("new", Some(1), json!({}), None),
