@@ -8,17 +8,20 @@
 //!                                           ▲ Facts (what policy::needs asked for)      └──▶ record ─▶ decision
 //!                                        World  (trait: catalog, namespace, holders, lift)     log, metrics,
 //!                                           │                                               audit annotations
-//!                                  world/cluster (kube: quorum reads, CAS writes, watches ─▶ index)
-//!                                           │
-//!                                       controller (Lease): settles entries, watches what proofs rest on
+//!                              ┌────────────┴─────────────┐
+//!          world/cluster (kube: quorum reads,   world/standalone (a folder of manifests,
+//!          CAS writes, watches ─▶ index)        read for each fact; no kube)
+//!                              │
+//!                          controller (Lease): settles entries, watches what proofs rest on
 //! ```
 //! The direction is law: transport → domain ← Kubernetes.
 //!
 //! | room | modules | may use |
 //! |---|---|---|
-//! | domain | [`names`] [`catalog`] [`object`] [`reference`](mod@reference) [`holder`] [`usage`] [`revision`] [`policy`] [`sharing`] [`arming`] | data in, data out: no I/O, no clock; time is an argument |
+//! | domain | [`names`] [`catalog`] [`object`] [`manifest`] [`reference`](mod@reference) [`holder`] [`usage`] [`revision`] [`policy`] [`sharing`] [`arming`] | data in, data out: no I/O, no clock; time is an argument |
 //! | index | [`index`] | the same, but for `index/{resource,watch,live}`, which feed it |
 //! | Kubernetes | [`world`] [`controller`] | kube |
+//! | folder | `world/standalone` | files, and neither kube nor a clock |
 //! | transport | [`admission`] [`admin`] | axum, rustls |
 //! | process | [`cli`] [`record`] [`metrics`] [`telemetry`] [`shutdown`] [`clock`] | everything |
 //!
@@ -27,7 +30,8 @@
 //! 1. An entry that a holder references is in its catalog. The proof that it may go is carried by the model
 //!    ConfigMap itself ([`usage`]), and the compare-and-swap on that ConfigMap orders everything else.
 //! 2. A reference takes its entry back to InUse *before* it is allowed; a removal is judged by the *old* object
-//!    alone. Neither asks the [`index`], which only says who holds.
+//!    alone. Neither asks the [`index`], which only says who holds. (A folder of manifests, which nobody commits to
+//!    meanwhile, is its own proof: [`policy::Proof`].)
 //! 3. Unknown is not absent: what cannot be read counts as holding, and keeps the guard closed.
 //! 4. The rules are pure ([`policy`]): equal request, equal facts, equal answer, however often it is asked.
 //! 5. The data of a model ConfigMap is changed by its owners' requests only; modelguard's own writes touch
@@ -43,6 +47,7 @@ pub mod clock;
 pub mod controller;
 pub mod holder;
 pub mod index;
+pub mod manifest;
 pub mod metrics;
 pub mod names;
 pub mod object;

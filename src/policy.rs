@@ -18,7 +18,7 @@ pub use decision::{
     Cause, Code, CurrentEpoch, Decision, Denial, Facts, HoldersOf, Lift, Needs, Prospect, Record, Step, Stored, Unread,
 };
 pub use message::{REPEAT, RETRY_AFTER, not_verified, unverified};
-pub use request::{Caller, CatalogChange, Declared, Request, Version, WorkloadChange};
+pub use request::{Caller, CatalogChange, Declared, Proof, Request, Version, WorkloadChange};
 
 use crate::revision;
 

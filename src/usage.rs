@@ -177,6 +177,11 @@ impl Usage {
         }
     }
 
+    /// The entries that are marked Idle, in whatever epoch it was written.
+    pub fn idle(&self) -> impl Iterator<Item = &EntryName> {
+        self.idle.iter()
+    }
+
     /// The entries that are Settling in `epoch`, with their ids.
     pub fn settling(&self, epoch: &Epoch) -> impl Iterator<Item = (&EntryName, &SettlingId)> {
         let current = self.epoch == *epoch;

@@ -6,11 +6,12 @@
 //! ```
 
 pub mod cluster;
+pub mod standalone;
 
 use crate::catalog::EntryName;
 use crate::holder::{Holders, ObjectId};
 use crate::object::Workload;
-use crate::policy::{CurrentEpoch, HoldersOf, Lift, Prospect, Stored, Unread};
+use crate::policy::{CatalogChange, CurrentEpoch, HoldersOf, Lift, Proof, Prospect, Stored, Unread};
 use crate::reference::CatalogKey;
 use crate::sharing::Sharing;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +34,14 @@ pub trait World: Send + Sync + 'static {
 
     /// The epoch, as this process sees it, of a catalog that is shared so.
     fn epoch(&self, sharing: &Sharing) -> CurrentEpoch;
+
+    /// Where it is proven that the entries which `change` takes away may go; asked before it is judged.
+    ///
+    /// Every world that somebody else can change between verdict and commit leaves this alone: there, what the old
+    /// object carries is the only proof, because it is what the commit compares.
+    fn proof(&self, _change: &CatalogChange<'_>) -> impl Future<Output = Proof> + Send {
+        std::future::ready(Proof::Carried)
+    }
 
     /// Who is known to hold each of these entries; every entry asked for is in the answer.
     ///

@@ -228,10 +228,10 @@ impl<W: World> App<W> {
     }
 
     async fn validated(&self, review: &Review<'_>) -> Result<Judged, Unreadable> {
-        let Asked::Judge(request) = review.asked(review.caller(self.own.as_deref()))? else {
+        let Asked::Judge(mut request) = review.asked(review.caller(self.own.as_deref()))? else {
             return Ok(Judged::default());
         };
-        let mut decision = judge(&*self.world, &request).await;
+        let mut decision = judge(&*self.world, &mut request).await;
         let mut digests = Digests::default();
         if let Request::Catalog(change) = &request {
             digests = Digests::of(change);

@@ -1,6 +1,8 @@
 //! Facts, verdict, lifts: the loop around the rule book.
 //!
 //! ```text
+//! proof (a folder of manifests has its own)
+//!   ▼
 //! needs ──▶ facts (reads in parallel) ──▶ decide ──▶ lifts? ──written──▶ done
 //!   ▲                                                  │
 //!   └────────────────── conflict ──────────────────────┘
@@ -14,8 +16,13 @@ use crate::world::{LiftError, World};
 use futures::future::join_all;
 
 /// Judges `request` in `world`, and writes what must be written before it may be allowed.
-pub(super) async fn judge<W: World>(world: &W, request: &Request<'_>) -> Decision {
+pub(super) async fn judge<W: World>(world: &W, request: &mut Request<'_>) -> Decision {
     match request {
+        Request::Catalog(change) => {
+            let proof = world.proof(change).await;
+            change.proof = proof;
+            decide(world, request).await
+        }
         Request::ScaleUp(id, caller) => match world.workload(id).await {
             Err(unread) => not_read(request, &unread),
             // Scaling what is gone comes to nothing.
@@ -28,7 +35,7 @@ pub(super) async fn judge<W: World>(world: &W, request: &Request<'_>) -> Decisio
                 decide(world, &Request::Workload(change)).await
             }
         },
-        Request::Catalog(_) | Request::Workload(_) => decide(world, request).await,
+        Request::Workload(_) => decide(world, request).await,
     }
 }
 

@@ -6,8 +6,8 @@
 
 use super::message;
 use super::{
-    CatalogChange, Code, CurrentEpoch, Decision, Declared, Denial, Facts, HoldersOf, Needs, Prospect, Record, Step,
-    Unread,
+    CatalogChange, Code, CurrentEpoch, Decision, Declared, Denial, Facts, HoldersOf, Needs, Proof, Prospect, Record,
+    Step, Unread,
 };
 use crate::catalog::{Catalog, EntryName, Format};
 use crate::holder::{Hold, Holders};
@@ -93,7 +93,10 @@ fn loss(change: &CatalogChange<'_>, epoch: &CurrentEpoch) -> Option<Loss> {
     };
     let usage = Usage::parse(old.object.metadata.annotations.get(names::USAGE));
     let hold = hold(change);
-    let proven = |entry: &EntryName| epoch.as_ref().is_ok_and(|epoch| usage.state(entry, epoch) == State::Idle);
+    let proven = |entry: &EntryName| match &change.proof {
+        Proof::Carried => epoch.as_ref().is_ok_and(|epoch| usage.state(entry, epoch) == State::Idle),
+        Proof::Standalone(idle) => idle.contains(entry),
+    };
     let idle = |entry: &EntryName| proven(entry) && !hold.keeps(entry);
     let entries: BTreeSet<_> = candidates.into_iter().filter(|entry| !idle(entry)).collect();
     (!entries.is_empty()).then_some(Loss { code, format: *format, entries, usage })

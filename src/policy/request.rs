@@ -1,11 +1,12 @@
 //! What somebody asks for, parsed: the input of the rule book.
 
-use crate::catalog::{Catalog, CatalogError, Diff, Format, UnknownFormat};
+use crate::catalog::{Catalog, CatalogError, Diff, EntryName, Format, UnknownFormat};
 use crate::holder::ObjectId;
 use crate::names;
 use crate::object::{ConfigMap, Content, Workload};
 use crate::reference::{CatalogKey, Reference, References};
 use crate::sharing::Sharing;
+use std::collections::BTreeSet;
 
 /// A request that the rules judge.
 #[derive(Debug)]
@@ -44,6 +45,20 @@ pub struct CatalogChange<'a> {
     pub diff: Diff,
     /// Who asks.
     pub caller: Caller,
+    /// Where it is proven that an entry may go.
+    pub proof: Proof,
+}
+
+/// Where it is proven that nobody needs an entry.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum Proof {
+    /// In the old object itself, in the current epoch: see [`crate::usage`]. In a cluster there is no other, for
+    /// only what the old object carries is compared when the change is committed.
+    #[default]
+    Carried,
+    /// Nowhere but in a world that nobody else changes meanwhile, a folder of manifests: these have no holder.
+    /// Only `world/standalone` says so; a test holds every other file to that.
+    Standalone(BTreeSet<EntryName>),
 }
 
 /// One version of a ConfigMap, with the catalog that it claims to be.
@@ -99,7 +114,7 @@ impl<'a> CatalogChange<'a> {
             (None | Some(Declared::Ordinary), Some(Declared::Catalog(_, new))) => Catalog::default().diff(new),
             _ => Diff::default(),
         };
-        Self { key, old, new, diff, caller }
+        Self { key, old, new, diff, caller, proof: Proof::default() }
     }
 
     /// Whose workloads may reference the catalog, by the old object: as with the proof, that is the one that counts.

@@ -178,6 +178,19 @@ fn idle_of_another_epoch_proves_nothing() {
 }
 
 #[test]
+fn in_a_folder_of_manifests_only_what_is_said_to_be_idle_may_go() {
+    let old = json(Some("keys"), &idle(r#""v1""#), r#"{"v1":"1","v2":"2"}"#);
+    for (gone, idle, allowed) in [("v1", "v1", true), ("v2", "v1", false), ("v1", "v2", false)] {
+        let left = if gone == "v1" { r#"{"v2":"2"}"# } else { r#"{"v1":"1"}"# };
+        let new = json(Some("keys"), "{}", left);
+        let [old, new] = [&old, &new].map(|json| Some(ConfigMap::parse(json).unwrap()));
+        let mut change = CatalogChange::new(key(), old, new, Caller::default());
+        change.proof = Proof::Standalone([entry(idle)].into());
+        assert_eq!(needs(&Request::Catalog(change.into()), &epoch()) == Needs::default(), allowed, "{gone} {idle}");
+    }
+}
+
+#[test]
 fn what_is_not_known_keeps_the_guard_closed() {
     let change = || Case::new(Some(json(Some("keys"), NONE, r#"{"v1":"a"}"#)), Some(json(Some("keys"), NONE, "{}")));
     let mut unsynced = change();
