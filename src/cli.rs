@@ -1,11 +1,17 @@
 //! The command line: what was typed. What it means and doing it is each subcommand's `run`.
 
+mod admit;
+mod demo;
 mod exit;
+mod output;
+mod review;
 mod serve;
 
 pub use exit::Exit;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use std::num::NonZero;
 
 /// Release guardrails for ML models on Kubernetes.
 #[derive(Debug, Parser)]
@@ -21,6 +27,10 @@ pub struct Cli {
 enum Command {
     /// Run the admission webhook and its controller
     Serve(serve::Args),
+    /// Replay an incident over HTTPS, without and with modelguard; needs no cluster
+    Demo(demo::Args),
+    /// Judge a saved AdmissionReview by a folder of manifests; ends with 1 if it is denied
+    Review(review::Args),
 }
 
 /// Does what was typed.
@@ -30,5 +40,25 @@ enum Command {
 pub fn run(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Serve(args) => serve::run(args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Review(args) => review::run(&args),
     }
+}
+
+/// Threads that judge, at most. One 1 MiB catalog takes some 30 MB while it is read, so their number bounds the memory
+/// on a large node; a decision takes microseconds.
+const WORKERS: usize = 4;
+
+/// Of every thread: what reads manifests recurses as deep as they nest, which takes up to 2 MiB in a debug build.
+const STACK: usize = 4 << 20;
+
+/// Runs what is asynchronous.
+fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
+    // ring is what kube uses; without a default, rustls would panic at the first handshake.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get).min(WORKERS);
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let builder = builder.worker_threads(workers).thread_stack_size(STACK).enable_all();
+    let runtime = builder.build().context("start the runtime")?;
+    Ok(runtime.block_on(work))
 }

@@ -29,7 +29,12 @@ fn assert_generated(file: &str, text: &str) {
 
 #[test]
 fn the_help_is_the_committed_one() {
-    for (args, file) in [(&["--help"][..], "help.txt"), (&["serve", "--help"], "help-serve.txt")] {
+    for (args, file) in [
+        (&["--help"][..], "help.txt"),
+        (&["serve", "--help"], "help-serve.txt"),
+        (&["demo", "--help"], "help-demo.txt"),
+        (&["review", "--help"], "help-review.txt"),
+    ] {
         let output = modelguard(args);
         assert_eq!(output.status.code(), Some(0), "{args:?}");
         assert_generated(file, std::str::from_utf8(&output.stdout).unwrap());
@@ -45,6 +50,9 @@ fn what_is_typed_wrongly_ends_with_2_and_says_what_was_expected() {
         (&["serve", "--settle=-5s"], "expected a duration that is not negative"),
         (&["serve", "--listen", "somewhere"], "invalid socket address"),
         (&["serve", "--log-format", "xml"], "[possible values: json, text]"),
+        (&["serve", "--standalone", "a", "--kubeconfig", "b"], "cannot be used with '--kubeconfig <FILE>'"),
+        (&["demo", "-o", "xml"], "[possible values: table, json, yaml]"),
+        (&["review", "review.json"], "--world <DIR>"),
     ] {
         let output = modelguard(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");

@@ -8,6 +8,8 @@ use std::process::ExitCode;
 pub enum Exit {
     /// All is fine: 0.
     Fine,
+    /// There is a violation, or a denied request: 1.
+    Findings,
     /// It was typed wrongly, or the environment does not allow it: 2.
     Unable,
 }
@@ -37,6 +39,7 @@ impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         match exit {
             Exit::Fine => Self::SUCCESS,
+            Exit::Findings => Self::from(1),
             Exit::Unable => Self::from(2),
         }
     }

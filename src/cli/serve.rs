@@ -1,15 +1,17 @@
 //! `modelguard serve`: brings the transport, the cluster and the controller together.
 
 use crate::admission::{self, Limits};
-use crate::cli::Exit;
+use crate::cli::{Exit, block_on};
 use crate::clock::Clock;
 use crate::controller::{self, Election, Leadership, Progress};
 use crate::index::watch::Watches;
 use crate::index::{self, Index};
-use crate::metrics::{self, Metrics};
+use crate::metrics::{self, Metrics, Registry};
 use crate::shutdown::{self, Shutdown, Tasks};
 use crate::telemetry;
+use crate::world::World;
 use crate::world::cluster::Cluster;
+use crate::world::standalone::{CarriedUsage, Standalone};
 use crate::{admin, record};
 use anyhow::Context as _;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
@@ -18,7 +20,6 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use parking_lot::RwLock;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,16 +37,15 @@ const HELLO: Duration = Duration::from_secs(10);
 /// would be followed by a pause that grows to five minutes.
 const HELLOS: Duration = Duration::from_secs(60);
 
-/// Threads that judge, at most. One 1 MiB catalog takes some 30 MB while it is read, so their number bounds the memory
-/// on a large node; a decision takes microseconds.
-const WORKERS: usize = 4;
-
 /// What `serve` was typed with; each flag has an environment variable.
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
     /// Kubeconfig file [default: in cluster, then the usual rules]
     #[arg(long, value_name = "FILE", env = "MODELGUARD_KUBECONFIG")]
     kubeconfig: Option<PathBuf>,
+    /// No cluster: judge by the manifests in this folder, read again when they change
+    #[arg(long, value_name = "DIR", env = "MODELGUARD_STANDALONE", conflicts_with = "kubeconfig")]
+    standalone: Option<PathBuf>,
     /// Where the webhook listens
     #[arg(long, value_name = "ADDRESS", env = "MODELGUARD_LISTEN", default_value = "[::]:10250")]
     listen: SocketAddr,
@@ -78,12 +78,7 @@ pub(super) struct Args {
 /// Serves until told to stop.
 pub(super) fn run(args: Args) -> anyhow::Result<Exit> {
     telemetry::init(args.log_format)?;
-    // ring is what kube uses; without a default, rustls would panic at the first handshake.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let workers = std::thread::available_parallelism().map_or(1, NonZero::get).min(WORKERS);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
-    let runtime = runtime.context("start the runtime")?;
-    runtime.block_on(serve(args))?;
+    block_on(serve(args))??;
     Ok(Exit::Fine)
 }
 
@@ -92,27 +87,43 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let mut tasks = Tasks::new();
     tasks.spawn("signals", shutdown::on_signals(trigger));
 
+    let readiness = admin::Readiness::default();
+    let mut registry = metrics::registry();
+    let metrics = Metrics::register(&mut registry);
+    let counted = (registry, metrics.clone());
+    if let Some(dir) = &args.standalone {
+        let world = Standalone::open(dir, CarriedUsage::Ignored).await?;
+        return answer(&args, world, None, counted, readiness, shutdown, tasks).await;
+    }
     let client = client(args.kubeconfig.clone()).await?;
     let own_username = hello(&client).await?;
     tracing::info!(username = own_username, version = env!("CARGO_PKG_VERSION"), "connected to the API server");
-
-    let mut registry = metrics::registry();
-    let metrics = Metrics::register(&mut registry);
-    let (log, writer) = record::Log::start(std::io::stdout(), &metrics).context("start the decision log")?;
-
     let cluster = spawn_cluster(client, &args, &metrics, &shutdown, &mut tasks);
-    let readiness = admin::Readiness::default();
     informed(&readiness, &cluster);
+    answer(&args, cluster, Some(own_username.into()), counted, readiness, shutdown, tasks).await
+}
+
+/// Answers reviews in `world` until told to stop.
+async fn answer<W: World>(
+    args: &Args,
+    world: W,
+    own_username: Option<Box<str>>,
+    (registry, metrics): (Registry, Metrics),
+    readiness: admin::Readiness,
+    shutdown: Shutdown,
+    mut tasks: Tasks,
+) -> anyhow::Result<()> {
+    let (log, writer) = record::Log::start(std::io::stdout(), &metrics).context("start the decision log")?;
     let config = admission::Config {
         listen: args.listen,
         admin_listen: args.admin_listen,
-        tls_dir: args.tls_dir,
-        own_username: Some(own_username.into()),
+        tls_dir: args.tls_dir.clone(),
+        own_username,
         limits: Limits::default(),
         shutdown_delay: args.shutdown_delay,
         ..admission::Config::default()
     };
-    let parts = admission::Parts { world: Arc::new(cluster), registry, metrics, log, writer, readiness, shutdown };
+    let parts = admission::Parts { world: Arc::new(world), registry, metrics, log, writer, readiness, shutdown };
     let server = admission::Server::bind(config, parts).await?;
     tokio::select! {
         served = server.serve() => served?,
