@@ -256,11 +256,13 @@ pub fn not_verified(subject: &str, what: &str, next: &str, causes: Vec<Cause>) -
     Denial { retry_after: Some(RETRY_AFTER), ..denial(code, code.status(), subject, what, next, causes) }
 }
 
-/// The denial to answer with: what the user must correct before what may pass by itself; all their causes.
+/// The denial to answer with: what the user must correct before what may pass by itself. Its own code and next step
+/// come first among the causes, then what each of them is about.
 pub(super) fn gravest(mut denials: Vec<Denial>) -> Option<Denial> {
     denials.sort_by_key(|denial| denial.code == Code::NotVerified);
-    let all: Vec<_> = denials.iter_mut().flat_map(|denial| std::mem::take(&mut denial.causes)).collect();
-    let causes = causes(all, |cause| cause);
+    let step = denials.first()?.causes.first().cloned();
+    let facts = denials.iter_mut().flat_map(|denial| std::mem::take(&mut denial.causes).into_iter().skip(1));
+    let causes = step.into_iter().chain(facts).collect();
     let first = denials.into_iter().next()?;
     Some(Denial { causes, ..first })
 }

@@ -9,6 +9,10 @@ use crate::catalog::{EntryName, Format};
 use crate::reference::{CatalogKey, Need, Origin, Reference};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// The most denials that are worked out for one request. One is enough to deny it, and to word one means to compare a
+/// name with every entry: a hostile annotation of sixteen thousand items would keep a thread busy for seconds.
+const MOST_DENIALS: usize = 20;
+
 pub(super) fn needs(change: &WorkloadChange) -> Needs {
     let catalogs: BTreeSet<_> = change.added().map(|reference| reference.catalog.clone()).collect();
     let foreign = |key: &&CatalogKey| key.namespace != change.id.namespace;
@@ -20,6 +24,9 @@ pub(super) fn decide(change: &WorkloadChange, facts: &Facts) -> Decision {
     let mut lifted: BTreeMap<&CatalogKey, (&Stored, BTreeSet<EntryName>)> = BTreeMap::new();
     let mut denials: Vec<Denial> = reference_invalid(change).into_iter().collect();
     for reference in change.added() {
+        if denials.len() >= MOST_DENIALS {
+            break;
+        }
         match admit(change, reference, facts) {
             Err(denial) => denials.push(*denial),
             Ok(Some(needed)) => {
