@@ -21,6 +21,10 @@ test *args:
 e2e *args:
     cargo test --locked --test e2e -- {{args}}
 
+# Removals against references on a real API server: ten times the rounds of `just test`, some seven minutes
+races rounds="2000":
+    MODELGUARD_RACE_ROUNDS={{rounds}} cargo test --locked --test e2e -- races::no_holder
+
 # Write the generated files anew
 generate:
     GENERATE=1 cargo test --locked --test cli

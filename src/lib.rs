@@ -37,6 +37,12 @@
 //! 5. The data of a model ConfigMap is changed by its owners' requests only; modelguard's own writes touch
 //!    annotations, conditional on the revision that they rest on.
 //! 6. No request is cut off: there is an answer with a reason before the API server's deadline.
+//!
+//! The feature `unsound` breaks the first two, so that `tests/e2e/races.rs` can show that it would notice: a reference
+//! lifts nothing, and the controller does not wait. The rules and the state machine are left as they are.
+
+#[cfg(all(feature = "unsound", not(debug_assertions)))]
+compile_error!("`unsound` is for the race test alone: never for what is released");
 
 pub mod admin;
 pub mod admission;

@@ -189,6 +189,7 @@ async fn round(cluster: &Cluster, metrics: &Metrics, leads: bool) -> Round {
 /// The plan of each model ConfigMap whose epoch is known.
 fn plan(cluster: &Cluster, metrics: &Metrics, leads: bool) -> Vec<Planned> {
     let progress = &cluster.progress;
+    let settle = if cfg!(feature = "unsound") { Duration::ZERO } else { progress.settle };
     let index = cluster.index.read();
     let mut settlers = progress.settlers.lock();
     let uids: HashSet<&str> = index.catalogs().map(|(_, catalog)| &*catalog.uid).collect();
@@ -206,7 +207,7 @@ fn plan(cluster: &Cluster, metrics: &Metrics, leads: bool) -> Vec<Planned> {
         });
         let view = View { usage: &catalog.usage, entries, held: held.as_ref() };
         let settler = settlers.entry(catalog.uid.to_string()).or_default();
-        let plan = settler.plan(view, &epoch, progress.settle, progress.clock.now(), random_id);
+        let plan = settler.plan(view, &epoch, settle, progress.clock.now(), random_id);
         Some(Planned { key: key.clone(), revision: catalog.resource_version.to_string(), epoch, plan })
     };
     let plans: Vec<_> = index.catalogs().filter_map(plan).collect();

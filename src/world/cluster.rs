@@ -76,6 +76,9 @@ impl World for Cluster {
     }
 
     async fn lift(&self, lift: &Lift) -> Result<(), LiftError> {
+        if cfg!(feature = "unsound") {
+            return Ok(());
+        }
         self.write_usage(&lift.catalog, &lift.resource_version, &lift.usage).await
     }
 

@@ -12,13 +12,16 @@ mod forgery;
 mod incident;
 mod optin;
 mod proofs;
+mod races;
 mod references;
+mod replicas;
 mod revision;
 mod scene;
 mod stage;
 #[path = "../support/mod.rs"]
 mod support;
 mod transport;
+mod unsound;
 
 use libtest_mimic::{Arguments, Trial};
 use scene::Test;
@@ -71,6 +74,8 @@ fn all() -> Vec<Test> {
         references::tests,
         optin::tests,
         proofs::tests,
+        races::tests,
+        replicas::tests,
         revision::tests,
         transport::tests,
         audit::tests,

@@ -2,24 +2,21 @@
 
 use crate::scene::{Scene, Setup, Test, own, shared};
 use crate::support::builders::{deployment, keys};
+use crate::support::client::client;
 use crate::support::control_plane::Shape;
 use crate::support::kubectl::Output;
-use crate::support::modelguard::{IDENTITY, NAMESPACE, RELEASE};
+use crate::support::modelguard::{IDENTITY, RELEASE};
 use crate::support::wait::until;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
 use serde_json::{Value, json};
 use std::time::Duration;
 
 pub(crate) fn tests() -> Vec<Test> {
     let store = Setup { shape: Shape::Store, ..Setup::default() };
-    let mut two = store.clone();
-    two.options.replicas = 2;
     vec![
-        own("proofs::another_replica_takes_over", two, another_replica_takes_over),
         own(
             "proofs::a_catalog_that_cannot_be_written_stops_no_other",
             store.clone(),
@@ -29,21 +26,6 @@ pub(crate) fn tests() -> Vec<Test> {
         shared("proofs::a_removal_and_a_reference_never_both_pass", a_removal_and_a_reference_never_both_pass),
         shared("proofs::a_hold_keeps_an_entry", a_hold_keeps_an_entry),
     ]
-}
-
-fn another_replica_takes_over(scene: &Scene<'_>) {
-    scene.armed();
-    scene.create_object(keys("models", &["v1", "v2"]).to_string()).ok();
-    let leader = leader(scene);
-    let replicas = &scene.at.modelguard.replicas;
-    let number = replicas.iter().position(|replica| leader.starts_with(replica.name())).expect("one of ours");
-    replicas[number].kill();
-    if number == 0 {
-        // The API server reaches this one alone; anew, it is another candidate.
-        replicas[0].restart().expect("modelguard starts");
-    }
-    until("the removal passes", || remove(scene, "models", &["v1"]).passed());
-    assert_ne!(self::leader(scene), leader);
 }
 
 /// A label that was away for a while let references pass unseen, and so does a configuration that fails open.
@@ -128,12 +110,7 @@ type Outcome = (String, Result<(), String>, Result<(), String>);
 
 /// Both on open connections, a few milliseconds apart at most: kubectl alone takes longer to start.
 async fn race(scene: &Scene<'_>, entries: &[String]) -> Vec<Outcome> {
-    let config = Kubeconfig::read_from(scene.at.cluster.kubeconfig()).expect("a kubeconfig");
-    let mut config =
-        Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.expect("a configuration");
-    // A 429 is an answer here.
-    config.default_retry = false;
-    let client = Client::try_from(config).expect("a client");
+    let client = client(&scene.at.cluster).await.expect("a client");
     let catalogs: Api<ConfigMap> = Api::namespaced(client.clone(), &scene.namespace.name);
     let apps: Api<Deployment> = Api::namespaced(client, &scene.namespace.name);
     let mut outcomes = Vec::new();
@@ -183,16 +160,6 @@ fn fails(scene: &Scene<'_>, policy: &str) {
     let patch = Value::from(patch).to_string();
     let asked = ["patch", "validatingwebhookconfiguration", RELEASE, "--type=json", "-p", &patch];
     scene.at.cluster.kubectl(asked).run().ok();
-}
-
-fn leader(scene: &Scene<'_>) -> String {
-    until("there is a leader", || {
-        let lease = scene.at.cluster.kubectl(["get", "lease", RELEASE, "-n", NAMESPACE, "-o", "json"]).run().json();
-        match lease["spec"]["holderIdentity"].as_str() {
-            None | Some("") => Err(lease.to_string()),
-            Some(holder) => Ok(holder.to_owned()),
-        }
-    })
 }
 
 /// A policy of somebody else's under which modelguard cannot write Idle to ConfigMaps of these names.

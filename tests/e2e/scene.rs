@@ -1,7 +1,7 @@
 //! What a test is, and what it is given.
 
 use crate::support::control_plane::{ControlPlane, Shape};
-use crate::support::modelguard::{Modelguard, Options, Route};
+use crate::support::modelguard::{Modelguard, NAMESPACE, Options, RELEASE, Replica, Route};
 use crate::support::namespace::Namespace;
 use crate::support::{builders, wait};
 use anyhow::Result;
@@ -38,6 +38,8 @@ pub(crate) struct Installation {
 pub(crate) struct Setup {
     pub(crate) shape: Shape,
     pub(crate) options: Options,
+    /// Whether modelguard is the weakened one, which breaks its promises.
+    pub(crate) is_unsound: bool,
 }
 
 /// Where a test plays: a guarded namespace, and what is around it.
@@ -82,7 +84,7 @@ impl Default for Setup {
             replicas: 1,
             route: Route::Service,
         };
-        Self { shape: Shape::Full, options }
+        Self { shape: Shape::Full, options, is_unsound: false }
     }
 }
 
@@ -115,5 +117,15 @@ impl Scene<'_> {
             let removal = ["patch", "configmap", "armed", "--type=merge", r#"-p={"data":{"removed":null}}"#];
             wait::until("an unused entry can be removed", || self.kubectl(removal).succeed().map(drop));
         });
+    }
+
+    /// The replica that leads.
+    pub(crate) fn leader(&self) -> &Replica {
+        let replicas = &self.at.modelguard.replicas;
+        wait::until("one of ours leads", || {
+            let lease = self.at.cluster.kubectl(["get", "lease", RELEASE, "-n", NAMESPACE, "-o", "json"]).run().json();
+            let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default();
+            replicas.iter().find(|replica| holder.starts_with(replica.name())).ok_or_else(|| lease.to_string())
+        })
     }
 }

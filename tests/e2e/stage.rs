@@ -4,6 +4,7 @@ use crate::scene::{Installation, Scene, Seat, Setup, Test};
 use crate::support::assets::Assets;
 use crate::support::control_plane::ControlPlane;
 use crate::support::namespace::{self, Namespace};
+use crate::unsound;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -87,11 +88,15 @@ impl Stage {
     }
 
     fn start(&self, setup: &Setup, namespaces: impl IntoIterator<Item = Value>) -> Result<(Installation, Vec<Value>)> {
+        let mut options = setup.options.clone();
+        if setup.is_unsound {
+            options.binary = unsound::build()?;
+        }
         let cluster = ControlPlane::start(&self.assets, setup.shape)?;
         let namespaces: Vec<_> = namespaces.into_iter().collect();
         let list = json!({"apiVersion": "v1", "kind": "List", "items": namespaces});
         cluster.kubectl(["create", "-f-"]).stdin(list.to_string()).succeed()?;
-        let installation = Installation::make(cluster, &setup.options).context("modelguard was not installed")?;
+        let installation = Installation::make(cluster, &options).context("modelguard was not installed")?;
         Ok((installation, namespaces))
     }
 

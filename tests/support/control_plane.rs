@@ -79,9 +79,12 @@ impl ControlPlane {
 
     /// Kills the API server, starts it anew and waits until it serves; etcd keeps everything.
     pub(crate) fn restart_api_server(&self) -> Result<()> {
-        let server = self.processes.0.iter().find(|process| process.name() == "kube-apiserver");
-        server.context("there is no API server")?.restart()?;
-        self.wait_until_ready()
+        self.restart("kube-apiserver")
+    }
+
+    /// Kills etcd, starts it anew with what it kept, and waits until the API server serves again.
+    pub(crate) fn restart_etcd(&self) -> Result<()> {
+        self.restart("etcd")
     }
 
     /// The administrator's kubeconfig.
@@ -151,6 +154,12 @@ impl ControlPlane {
     /// An error with the end of its log, if any process ended.
     pub(crate) fn check(&self) -> Result<()> {
         self.processes.0.iter().try_for_each(Process::check)
+    }
+
+    fn restart(&self, name: &str) -> Result<()> {
+        let process = self.processes.0.iter().find(|process| process.name() == name);
+        process.with_context(|| format!("there is no {name}"))?.restart()?;
+        self.wait_until_ready()
     }
 
     fn wait_until_ready(&self) -> Result<()> {

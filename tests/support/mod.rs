@@ -12,7 +12,9 @@
 #![allow(dead_code, reason = "included by several programs, each of which needs a part")]
 
 pub(crate) mod assets;
+pub(crate) mod balancer;
 pub(crate) mod builders;
+pub(crate) mod client;
 pub(crate) mod control_plane;
 pub(crate) mod kubectl;
 pub(crate) mod leftovers;
@@ -20,4 +22,5 @@ pub(crate) mod modelguard;
 pub(crate) mod namespace;
 pub(crate) mod net;
 pub(crate) mod process;
+pub(crate) mod slow;
 pub(crate) mod wait;

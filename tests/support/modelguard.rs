@@ -1,13 +1,14 @@
 //! modelguard in a control plane: the chart as Helm installs it, and the program beside it.
 //!
 //! ```text
-//! kube-apiserver ──Service (ExternalName localhost:P), or url──▶ replica 0          chart's CA
-//!        ▲                                                       replica 1, 2, …   not called; they elect, and stand by
-//!        └──────────── token of the chart's ServiceAccount ──────────┘
+//! kube-apiserver ──Service (ExternalName localhost:P), or url──▶ replica, or Balancer ──▶ replica 0, 1, …
+//!        ▲                            chart's CA                                              │
+//!        └────────────────────── token of the chart's ServiceAccount ─────────────────────────┘
 //! ```
 //! Never the administrator: what the chart's RBAC does not allow fails here as it would in production.
 
 use super::assets::root;
+use super::balancer::Balancer;
 use super::control_plane::ControlPlane;
 use super::kubectl::Tool;
 use super::net::{free_port, get};
@@ -51,16 +52,16 @@ pub(crate) struct Options {
     pub(crate) settle: String,
     /// How long a stopping replica goes on serving.
     pub(crate) shutdown_delay: String,
-    /// How many there are.
+    /// How many there are; several stand behind a balancer.
     pub(crate) replicas: usize,
-    /// How the API server reaches the first one.
+    /// How the API server reaches them.
     pub(crate) route: Route,
 }
 
 /// An installation.
 pub(crate) struct Modelguard {
-    /// The first one is the one that the API server reaches.
     pub(crate) replicas: Vec<Replica>,
+    balancer: Option<Balancer>,
     tls: Certificates,
 }
 
@@ -88,20 +89,34 @@ impl Modelguard {
     pub(crate) fn install(cluster: &ControlPlane, options: &Options) -> Result<Self> {
         let tls = Certificates::make(&cluster.dir().join("certificates"))?;
         let ports = (0..options.replicas).map(|_| free_port()).collect::<Result<Vec<_>>>()?;
-        let first = ports.first().context("no replica was asked for")?;
-        install_chart(cluster, &tls.authority, options.route, *first)?;
+        let port =
+            if options.replicas > 1 { free_port()? } else { *ports.first().context("no replica was asked for")? };
+        install_chart(cluster, &tls.authority, options.route, port)?;
         let account = ["create", "token", RELEASE, "-n", NAMESPACE, "--duration=24h"];
         let token = cluster.kubectl(account).succeed()?.stdout;
         let kubeconfig = cluster.kubeconfig_for("modelguard", token.trim())?;
         let start = |(number, port)| Replica::start(cluster, options, &kubeconfig, &tls.folder, number, port);
         let replicas = ports.into_iter().enumerate().map(start).collect::<Result<Vec<_>>>()?;
         replicas.iter().try_for_each(Replica::wait_until_ready)?;
-        Ok(Self { replicas, tls })
+        let backends = replicas.iter().map(|replica| (replica.listen, replica.admin));
+        let balancer = (replicas.len() > 1).then(|| Balancer::start(port, backends)).transpose()?;
+        let modelguard = Self { replicas, balancer, tls };
+        modelguard.wait_until_ready(options.replicas)?;
+        Ok(modelguard)
     }
 
-    /// The replica that the API server reaches.
+    /// The only replica, where there is one.
     pub(crate) fn first(&self) -> &Replica {
         &self.replicas[0]
+    }
+
+    /// Waits until so many replicas, no more and no less, get new connections.
+    pub(crate) fn wait_until_ready(&self, count: usize) -> Result<()> {
+        let Some(balancer) = &self.balancer else { return Ok(()) };
+        poll("the balancer knows who is ready", LONG, || match balancer.ready() {
+            ready if ready == count => Ok(()),
+            ready => bail!("{ready} of {count}"),
+        })
     }
 
     /// Its certificates.

@@ -1,0 +1,481 @@
+//! Removals against references, many at a time: at the end no holder needs an entry that is missing.
+//!
+//! ```text
+//! wave ──▶ many rounds, each with a model ConfigMap and an entry of its own
+//!            ├─ a removal: patch, put, apply or delete, again and again while the answer is 429 ┐ both at random
+//!            └─ a Deployment, created or updated, that references the entry                     ┘ moments
+//!      ──▶ one LIST of every holder and every ConfigMap: is there a holder of an entry that is missing?
+//! ```
+//! A webhook of somebody else's makes some requests take seconds between modelguard's verdict and the commit, as
+//! they may: up to Δ. A round with a request that took longer proves nothing, and is void.
+//!
+//! `MODELGUARD_RACE_ROUNDS` says how many rounds, `MODELGUARD_RACE_SEED` repeats the choices of an earlier run.
+
+use crate::scene::{Scene, Setup, Test, own};
+use crate::support::builders::{deployment, keys};
+use crate::support::client::{client, code};
+use crate::support::control_plane::Shape;
+use crate::support::net::random;
+use crate::support::slow::{self, DELAY};
+use crate::support::wait::LONG;
+use fastrand::Rng;
+use futures::future::join_all;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::fmt;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// Δ. Far more than a request takes here, and little enough to wait for.
+const SETTLE: Duration = Duration::from_secs(10);
+
+const ROUNDS: usize = 200;
+
+/// Most of a round is waiting.
+const AT_A_TIME: usize = 100;
+
+/// Without a wait the controller proves all the time, and the fewer entries there are the sooner it is done.
+const AT_A_TIME_WEAKENED: usize = 30;
+
+/// The entry that is fought for.
+const ENTRY: &str = "v1";
+
+/// When the reference comes.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Moment {
+    /// The entry is Idle, and both come at once.
+    Idle,
+    /// It was judged while the entry was InUse, and is committed seconds after that begins Settling.
+    InFlight,
+    /// While the entry is Settling.
+    Settling,
+    /// About when the proof is made.
+    Proof,
+}
+
+/// How the entry is removed.
+#[derive(Clone, Copy, Debug)]
+enum Removal {
+    Patch,
+    Put,
+    Apply,
+    Delete,
+}
+
+/// What one round does, chosen by chance before it begins.
+#[derive(Clone, Debug)]
+struct Round {
+    number: usize,
+    moment: Moment,
+    removal: Removal,
+    /// Whether the Deployment is there and comes to need the entry, or is created.
+    updates: bool,
+    /// Nobody begins a hundred releases in the same instant.
+    start: Duration,
+    /// How long the removal and the reference wait before they begin, and how long their requests are held up.
+    waits: [Duration; 2],
+    delays: [Duration; 2],
+    seed: u64,
+}
+
+/// How it went: of the removal and of the reference, when they were answered, and with which code if not with yes.
+struct Ended {
+    round: Round,
+    removed: Answer,
+    referenced: Answer,
+    slowest: Duration,
+}
+
+struct Answer {
+    at: Instant,
+    result: Result<(), String>,
+}
+
+/// What the rounds of one run came to.
+#[derive(Default)]
+struct Report {
+    seed: u64,
+    rounds: usize,
+    void: usize,
+    slowest: Duration,
+    moments: BTreeMap<Moment, Tally>,
+    violations: Vec<String>,
+    denials: BTreeMap<String, usize>,
+}
+
+/// Who won, at one moment.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    removed: usize,
+    referenced: usize,
+    neither: usize,
+    /// Both, by what was acknowledged first.
+    removed_then_referenced: usize,
+    referenced_then_removed: usize,
+}
+
+/// Where the rounds are played.
+struct Track {
+    catalogs: Api<ConfigMap>,
+    apps: Api<Deployment>,
+    replica_sets: Api<ReplicaSet>,
+    pods: Api<Pod>,
+}
+
+pub(crate) fn tests() -> Vec<Test> {
+    let mut setup = Setup { shape: Shape::Store, ..Setup::default() };
+    setup.options.settle = format!("{}s", SETTLE.as_secs());
+    let weakened = Setup { is_unsound: true, ..setup.clone() };
+    vec![
+        own("races::no_holder_of_a_missing_entry", setup, no_holder_of_a_missing_entry),
+        own("races::a_weakened_build_is_found_out", weakened, a_weakened_build_is_found_out),
+    ]
+}
+
+fn no_holder_of_a_missing_entry(scene: &Scene<'_>) {
+    let rounds = number("MODELGUARD_RACE_ROUNDS").map_or(ROUNDS, |rounds| usize::try_from(rounds).expect("a number"));
+    let report = race(scene, rounds, AT_A_TIME, |_| false);
+    println!("races: {report}");
+    assert!(report.violations.is_empty(), "a holder of a missing entry:\n{}", report.violations.join("\n"));
+    assert_eq!(report.rounds, rounds);
+    assert!(report.void * 20 <= rounds, "{} of {rounds} rounds are void: nothing is proven", report.void);
+    // Races are what both may win.
+    let [idle, proof] = [Moment::Idle, Moment::Proof].map(|moment| report.moments[&moment]);
+    assert!(idle.removed > 0 && idle.referenced > 0, "{report}");
+    assert!(idle.removed + proof.removed >= rounds / 20, "{report}");
+    let expected = ["MG101", "MG103", "MG106", "MG201", "MG202"];
+    let odd: Vec<_> = report.denials.keys().filter(|code| !expected.contains(&code.as_str())).collect();
+    assert!(odd.is_empty(), "{odd:?}");
+}
+
+/// The same rounds find what the feature `unsound` breaks, each of the two: where the entry was Idle before the reference
+/// came, only the lift could have kept it; where the verdict on the reference came before Settling, only the wait.
+fn a_weakened_build_is_found_out(scene: &Scene<'_>) {
+    let broken = |report: &Report| {
+        let violations = |moment| report.moments.get(&moment).map_or(0, |tally: &Tally| tally.violations());
+        [Moment::Idle, Moment::InFlight].map(violations)
+    };
+    let report = race(scene, ROUNDS, AT_A_TIME_WEAKENED, |report| !broken(report).contains(&0));
+    println!("races, weakened build: {report}");
+    let [no_lift, no_wait] = broken(&report);
+    assert!(no_lift > 0, "nobody noticed that references lift nothing: {report}");
+    assert!(no_wait > 0, "nobody noticed that proofs do not wait: {report}");
+}
+
+/// Plays wave after wave, until there are so many rounds or `enough` says so.
+fn race(scene: &Scene<'_>, rounds: usize, at_a_time: usize, enough: impl Fn(&Report) -> bool) -> Report {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
+    runtime.block_on(async {
+        slow::start(&scene.at.cluster, &scene.namespace.name).await.expect("a slow webhook");
+        let track = Track::new(scene).await;
+        let seed = number("MODELGUARD_RACE_SEED").unwrap_or_else(random);
+        let mut rng = Rng::with_seed(seed);
+        let mut report = Report { seed, ..Report::default() };
+        while report.rounds < rounds && !enough(&report) {
+            let wave = report.rounds..rounds.min(report.rounds + at_a_time);
+            let wave: Vec<_> = wave.map(|number| Round::choose(number, &mut rng)).collect();
+            let ended = join_all(wave.into_iter().map(|round| track.play(round))).await;
+            report.add(&ended, &track.violated().await);
+            track.clear().await;
+        }
+        report
+    })
+}
+
+fn number(variable: &str) -> Option<u64> {
+    env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is no number: {text}")))
+}
+
+// === impl Round ===
+
+impl Round {
+    fn choose(number: usize, rng: &mut Rng) -> Self {
+        let moment = match rng.u8(..100) {
+            0..40 => Moment::Idle,
+            40..65 => Moment::InFlight,
+            65..80 => Moment::Settling,
+            _ => Moment::Proof,
+        };
+        let removal = match rng.u8(..8) {
+            0..3 => Removal::Patch,
+            3..5 => Removal::Put,
+            5..7 => Removal::Apply,
+            _ => Removal::Delete,
+        };
+        let mut between = |from: u64, to: u64| Duration::from_millis(rng.u64(from..to));
+        let start = between(0, 3_000);
+        let waits = match moment {
+            Moment::Idle => [between(0, 40), between(0, 40)],
+            // The verdict on the reference is out before Settling begins.
+            Moment::InFlight => [between(300, 800), Duration::ZERO],
+            Moment::Settling => [Duration::ZERO, between(300, 10_000)],
+            Moment::Proof => [Duration::ZERO, between(10_000, 15_000)],
+        };
+        let mut now_and_then =
+            |to| if rng.u8(..3) == 0 { Duration::from_millis(rng.u64(..to)) } else { Duration::ZERO };
+        let delays = match moment {
+            Moment::InFlight => [now_and_then(200), Duration::from_millis(rng.u64(5_000..8_500))],
+            _ => [now_and_then(500), now_and_then(2_000)],
+        };
+        Self { number, moment, removal, updates: rng.bool(), start, waits, delays, seed: rng.u64(..) }
+    }
+
+    /// How long a removal waits before it asks again, `since` it first asked: no longer than it was `told`, and often
+    /// enough to come at the moment.
+    fn pause(&self, since: Duration, told: u32, rng: &mut Rng) -> Duration {
+        let random = match self.moment {
+            Moment::Idle | Moment::Settling => rng.u64(500..4_000),
+            Moment::InFlight => rng.u64(300..1_500),
+            Moment::Proof => rng.u64(100..600),
+        };
+        let earliest = if self.moment == Moment::Proof { SETTLE.saturating_sub(since) } else { Duration::ZERO };
+        (earliest + Duration::from_millis(random)).min(Duration::from_secs(told.into()))
+    }
+
+    fn catalog(&self) -> String {
+        format!("models-{}", self.number)
+    }
+
+    fn app(&self) -> String {
+        format!("app-{}", self.number)
+    }
+
+    /// Its ConfigMap, with these entries.
+    fn content(&self, entries: &[&str], delay: Duration) -> Value {
+        let mut content = keys(&self.catalog(), entries);
+        content["metadata"]["annotations"] = annotation(delay);
+        content
+    }
+}
+
+fn annotation(delay: Duration) -> Value {
+    if delay.is_zero() { json!({}) } else { json!({DELAY: delay.as_millis().to_string()}) }
+}
+
+// === impl Track ===
+
+impl Track {
+    async fn new(scene: &Scene<'_>) -> Self {
+        let client = client(&scene.at.cluster).await.expect("a client");
+        let namespace = &scene.namespace.name;
+        Self {
+            catalogs: Api::namespaced(client.clone(), namespace),
+            apps: Api::namespaced(client.clone(), namespace),
+            replica_sets: Api::namespaced(client.clone(), namespace),
+            pods: Api::namespaced(client, namespace),
+        }
+    }
+
+    async fn play(&self, round: Round) -> Ended {
+        sleep(round.start).await;
+        self.prepare(&round).await;
+        let slowest = Cell::new(Duration::ZERO);
+        let removal = async {
+            sleep(round.waits[0]).await;
+            self.remove_with_patience(&round, &slowest).await
+        };
+        let reference = async {
+            sleep(round.waits[1]).await;
+            let result = timed(&slowest, self.refer(&round)).await.map_err(|error| code(&error));
+            Answer { at: Instant::now(), result }
+        };
+        let (removed, referenced) = tokio::join!(removal, reference);
+        Ended { round, removed, referenced, slowest: slowest.get() }
+    }
+
+    /// Makes what must be there beforehand.
+    async fn prepare(&self, round: &Round) {
+        let content = round.content(&[ENTRY, "other"], Duration::ZERO);
+        let created = self.catalogs.patch(&round.catalog(), &owner(), &Patch::Apply(&content)).await;
+        created.expect("a model ConfigMap");
+        if round.updates {
+            self.create_app(round, "", Duration::ZERO).await.expect("a Deployment");
+        }
+        if round.moment == Moment::Idle {
+            let refused = self.remove(round, Duration::ZERO).await.expect_err("nothing is proven yet");
+            assert_eq!(code(&refused), "MG103");
+            self.wait_for_idle(round).await;
+        }
+    }
+
+    async fn wait_for_idle(&self, round: &Round) {
+        let start = Instant::now();
+        loop {
+            let catalog = self.catalogs.get(&round.catalog()).await.expect("a model ConfigMap");
+            let usage = catalog.metadata.annotations.unwrap_or_default().remove("modelguard.dev/usage");
+            let usage: Value = serde_json::from_str(usage.as_deref().unwrap_or("{}")).expect("JSON");
+            if usage["idle"].as_array().is_some_and(|idle| idle.iter().any(|entry| entry == ENTRY)) {
+                return;
+            }
+            assert!(start.elapsed() < LONG, "{round:?} waits for its entry to be Idle: {usage}");
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Asks again after a 429, sooner than it says.
+    async fn remove_with_patience(&self, round: &Round, slowest: &Cell<Duration>) -> Answer {
+        let mut rng = Rng::with_seed(round.seed);
+        let start = Instant::now();
+        loop {
+            let answer = timed(slowest, self.remove(round, round.delays[0])).await;
+            let at = Instant::now();
+            let told = match &answer {
+                Err(kube::Error::Api(status)) if status.code == 429 => {
+                    status.details.as_ref().map_or(0, |details| details.retry_after_seconds)
+                }
+                _ => 0,
+            };
+            if told == 0 || start.elapsed() > 3 * SETTLE {
+                return Answer { at, result: answer.map_err(|error| code(&error)) };
+            }
+            sleep(round.pause(start.elapsed(), told, &mut rng)).await;
+        }
+    }
+
+    async fn remove(&self, round: &Round, delay: Duration) -> Result<(), kube::Error> {
+        let name = round.catalog();
+        let rest = round.content(&["other"], delay);
+        match round.removal {
+            Removal::Patch => {
+                let patch = json!({"metadata": {"annotations": annotation(delay)}, "data": {ENTRY: null}});
+                self.catalogs.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+            }
+            Removal::Put => {
+                let rest = serde_json::from_value(rest).expect("a ConfigMap");
+                self.catalogs.replace(&name, &PostParams::default(), &rest).await.map(drop)
+            }
+            Removal::Apply => self.catalogs.patch(&name, &owner(), &Patch::Apply(rest)).await.map(drop),
+            Removal::Delete => self.catalogs.delete(&name, &DeleteParams::default()).await.map(drop),
+        }
+    }
+
+    async fn refer(&self, round: &Round) -> Result<(), kube::Error> {
+        let uses = format!("{}:{ENTRY}", round.catalog());
+        if !round.updates {
+            return self.create_app(round, &uses, round.delays[1]).await;
+        }
+        let template = json!({"metadata": {"annotations": {"modelguard.dev/uses": uses}}});
+        let patch = json!({"metadata": {"annotations": annotation(round.delays[1])}, "spec": {"template": template}});
+        self.apps.patch(&round.app(), &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+    }
+
+    async fn create_app(&self, round: &Round, uses: &str, delay: Duration) -> Result<(), kube::Error> {
+        let mut app = deployment(&round.app(), 1, uses);
+        app["metadata"]["annotations"] = annotation(delay);
+        let app = serde_json::from_value(app).expect("a Deployment");
+        self.apps.create(&PostParams::default(), &app).await.map(drop)
+    }
+
+    /// The model ConfigMaps of which a holder needs an entry that is missing, as it is stored now.
+    async fn violated(&self) -> BTreeSet<String> {
+        let all = ListParams::default();
+        let templates = |template: Option<ObjectMeta>| template.and_then(|template| uses(&template));
+        let mut needed: BTreeSet<String> = BTreeSet::new();
+        for app in self.apps.list(&all).await.expect("the Deployments") {
+            needed.extend(templates(app.spec.and_then(|spec| spec.template.metadata)));
+        }
+        for set in self.replica_sets.list(&all).await.expect("the ReplicaSets") {
+            needed.extend(templates(set.spec.and_then(|spec| spec.template).and_then(|template| template.metadata)));
+        }
+        for pod in self.pods.list(&all).await.expect("the pods") {
+            needed.extend(uses(&pod.metadata));
+        }
+        // Read last: an entry that is missing now, while its holders were there before, is missing.
+        for catalog in self.catalogs.list(&all).await.expect("the ConfigMaps") {
+            let name = catalog.metadata.name.unwrap_or_default();
+            let is_opted_in =
+                catalog.metadata.labels.is_some_and(|labels| labels.contains_key("modelguard.dev/catalog"));
+            for entry in catalog.data.iter().flatten().map(|(entry, _)| entry).filter(|_| is_opted_in) {
+                needed.remove(&format!("{name}:{entry}"));
+            }
+        }
+        needed.into_iter().filter_map(|need| Some(need.split_once(':')?.0.to_owned())).collect()
+    }
+
+    /// The holders of one wave would only be listed again and again during the next.
+    async fn clear(&self) {
+        self.apps.delete_collection(&DeleteParams::default(), &ListParams::default()).await.expect("no Deployments");
+    }
+}
+
+fn uses(metadata: &ObjectMeta) -> Option<String> {
+    metadata.annotations.as_ref()?.get("modelguard.dev/uses").cloned()
+}
+
+fn owner() -> PatchParams {
+    PatchParams::apply("owner").force()
+}
+
+/// Keeps the longest time that a request took.
+async fn timed<T>(slowest: &Cell<Duration>, request: impl Future<Output = T>) -> T {
+    let start = Instant::now();
+    let answer = request.await;
+    slowest.set(slowest.get().max(start.elapsed()));
+    answer
+}
+
+// === impl Report ===
+
+impl Report {
+    fn add(&mut self, ended: &[Ended], violated: &BTreeSet<String>) {
+        for Ended { round, removed, referenced, slowest } in ended {
+            self.rounds += 1;
+            self.slowest = self.slowest.max(*slowest);
+            let both = removed.result.is_ok() && referenced.result.is_ok();
+            assert_eq!(both, violated.contains(&round.catalog()), "what is stored is what was answered: {round:?}");
+            if *slowest > SETTLE {
+                self.void += 1;
+                continue;
+            }
+            self.moments.entry(round.moment).or_default().add(removed, referenced);
+            for code in [&removed.result, &referenced.result].into_iter().filter_map(|result| result.as_ref().err()) {
+                *self.denials.entry(code.clone()).or_default() += 1;
+            }
+            if both {
+                let removed_later = removed.at.saturating_duration_since(referenced.at);
+                let referenced_later = referenced.at.saturating_duration_since(removed.at);
+                self.violations.push(format!(
+                    "{round:?}, the removal answered {removed_later:?} after the reference, or {referenced_later:?} before"
+                ));
+            }
+        }
+    }
+}
+
+impl Tally {
+    fn add(&mut self, removed: &Answer, referenced: &Answer) {
+        let counter = match (&removed.result, &referenced.result) {
+            (Ok(()), Err(_)) => &mut self.removed,
+            (Err(_), Ok(())) => &mut self.referenced,
+            (Err(_), Err(_)) => &mut self.neither,
+            (Ok(()), Ok(())) if removed.at < referenced.at => &mut self.removed_then_referenced,
+            (Ok(()), Ok(())) => &mut self.referenced_then_removed,
+        };
+        *counter += 1;
+    }
+
+    fn violations(&self) -> usize {
+        self.removed_then_referenced + self.referenced_then_removed
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, rounds, void, slowest, moments, violations, denials } = self;
+        let count = violations.len();
+        writeln!(f, "{rounds} rounds, {count} violations, {void} void; slowest request {slowest:.1?}; seed {seed}")?;
+        writeln!(f, "  the entry is  removed  referenced  neither  both: removed first  referenced first")?;
+        for (moment, tally) in moments {
+            let Tally { removed, referenced, neither, removed_then_referenced, referenced_then_removed } = tally;
+            write!(f, "  {:<12}  {removed:>7}  {referenced:>10}  {neither:>7}", format!("{moment:?}"))?;
+            writeln!(f, "  {removed_then_referenced:>19}  {referenced_then_removed:>16}")?;
+        }
+        write!(f, "  denials: {denials:?}")
+    }
+}
