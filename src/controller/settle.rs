@@ -11,6 +11,7 @@ use crate::sharing::Sharing;
 use crate::usage::{Epoch, Plan, Settler, SettlingId, Usage, View, Why};
 use crate::world::cluster::Cluster;
 use crate::world::{LiftError, World as _};
+use futures::{StreamExt as _, stream};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 use thiserror::Error;
@@ -40,6 +41,9 @@ const BETWEEN_LISTS: Duration = Duration::from_secs(1);
 /// How long after the verdict Settling is written at the earliest. The API server compares a refused change with
 /// the stored object once more: were that another one by then, a PUT would get a bare 409 in place of the reason.
 const AFTER_ANSWER: Duration = Duration::from_millis(200);
+
+/// So many refused removals begin to settle at the same time: one write that hangs must not hold up the others.
+const SETTLING_AT_ONCE: usize = 8;
 
 /// How often a write is tried against other writers before it is left to the next round, or the client's next attempt.
 const ATTEMPTS: usize = 5;
@@ -133,14 +137,18 @@ pub async fn prove(
     }
 }
 
-/// Begins Settling for what was refused: by whichever replica refused it, once its answer is out.
+/// Begins Settling for what was refused: by whichever replica refused it, shortly after.
 pub async fn settle_refused(cluster: Cluster, mut refused: mpsc::Receiver<Refused>) {
-    while let Some(refused) = refused.recv().await {
-        sleep_until(refused.at + AFTER_ANSWER).await;
-        if let Err(error) = begin(&cluster, &refused).await {
-            warn!(catalog = %refused.catalog, %error, "cannot begin to settle; the next attempt of the client will");
-        }
-    }
+    let refused = stream::poll_fn(|context| refused.poll_recv(context));
+    refused
+        .for_each_concurrent(SETTLING_AT_ONCE, async |refused| {
+            sleep_until(refused.at + AFTER_ANSWER).await;
+            if let Err(error) = begin(&cluster, &refused).await {
+                let catalog = &refused.catalog;
+                warn!(%catalog, %error, "cannot begin to settle; the next attempt of the client will");
+            }
+        })
+        .await;
 }
 
 // === the round ===
