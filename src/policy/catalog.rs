@@ -173,10 +173,7 @@ fn settling(change: &CatalogChange<'_>, loss: &Loss, facts: &Facts) -> Decision 
 /// MG107, MG501: a change that did not pass the mutating webhook lacks what must be kept for a rollback, or
 /// brings a proof that nobody made.
 fn untouched_annotations(change: &CatalogChange<'_>) -> Option<Denial> {
-    let new = change.new.as_ref()?;
-    let owned = revision::owned(change);
-    let differs = |(name, value): &(&str, Option<&str>)| new.object.metadata.annotations.get(name) != *value;
-    let (name, _) = owned.iter().find(differs)?;
+    let (name, _) = super::mutate(change).into_iter().next()?;
     Some(match name {
         names::REVISION | names::PRIOR_REVISION => message::revision_not_kept(change, name),
         _ => message::forged(change, name),
