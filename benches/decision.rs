@@ -5,8 +5,9 @@
 #![allow(missing_docs, reason = "what criterion's macros make is public")]
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use modelguard::guard::Guard;
 use modelguard::object::ConfigMap;
-use modelguard::policy::{self, Caller, CatalogChange, Facts, Request};
+use modelguard::policy::{self, Caller, CatalogChange, Facts, Request, Terms};
 use modelguard::reference::CatalogKey;
 use modelguard::usage::Epoch;
 use serde_json::{Value, json};
@@ -39,11 +40,11 @@ fn mutated(old: &str, mut new: Value) -> String {
 fn decision(c: &mut Criterion) {
     let old = config_map(40).to_string();
     let new = mutated(&old, config_map(41));
-    let epoch = Ok(Epoch::new("e"));
+    let terms = Terms { epoch: Ok(Epoch::new("e")), guard: Guard::default(), now: jiff::Timestamp::UNIX_EPOCH };
     c.bench_function("validate an added entry, 8 KiB", |b| {
         b.iter(|| {
             let request = Request::Catalog(Box::new(change(black_box(&old), black_box(&new))));
-            let decision = policy::decide(&request, &Facts::default(), &epoch);
+            let decision = policy::decide(&request, &Facts::default(), &terms);
             assert!(decision.allowed(), "{decision:?}");
         });
     });
@@ -53,7 +54,7 @@ fn decision(c: &mut Criterion) {
     c.bench_function("validate without a change of content, 8 KiB", |b| {
         b.iter(|| {
             let request = Request::Catalog(Box::new(change(black_box(&new), black_box(&new))));
-            assert!(policy::decide(&request, &Facts::default(), &epoch).allowed());
+            assert!(policy::decide(&request, &Facts::default(), &terms).allowed());
         });
     });
 }

@@ -35,7 +35,8 @@ pub struct Workload {
     pub namespace: Box<str>,
     /// Its name.
     pub name: Box<str>,
-    /// Whether a pod template holds the entry: the workload's own, or that of a ReplicaSet or Job it owns.
+    /// Whether its own pod template holds the entry, so that more pods may come that do: not so the template of a
+    /// ReplicaSet, Job or ControllerRevision that it owns, which is an older one where only that holds.
     pub template: bool,
     /// How many of its pods hold the entry; a bare pod counts as one of its own.
     pub pods: usize,
@@ -85,6 +86,15 @@ impl Holders {
     /// Whether nobody is known to hold the entry.
     pub fn is_empty(&self) -> bool {
         self.workloads_total == 0
+    }
+
+    /// Whether all that hold the entry are pods of an older template, which go by themselves.
+    ///
+    /// Of more workloads than are listed, nobody knows.
+    pub fn will_go(&self) -> bool {
+        let goes =
+            |workload: &Workload| !workload.template && workload.unreadable.is_none() && &*workload.kind != "Pod";
+        self.workloads.len() == self.workloads_total && self.workloads.iter().all(goes)
     }
 
     /// Both together; the lists are bounded, the totals are not.

@@ -18,7 +18,7 @@
 //!
 //! | room | modules | may use |
 //! |---|---|---|
-//! | domain | [`names`] [`catalog`] [`object`] [`manifest`] [`reference`](mod@reference) [`holder`] [`usage`] [`revision`] [`policy`] [`sharing`] [`arming`] | data in, data out: no I/O, no clock; time is an argument |
+//! | domain | [`names`] [`catalog`] [`object`] [`manifest`] [`reference`](mod@reference) [`holder`] [`usage`] [`revision`] [`policy`] [`sharing`] [`arming`] [`guard`] | data in, data out: no I/O, no clock; time is an argument |
 //! | index | [`index`] | the same, but for `index/{resource,watch,live}`, which feed it |
 //! | Kubernetes | [`world`] [`controller`] | kube |
 //! | folder | `world/standalone` | files, and neither kube nor a clock |
@@ -51,6 +51,7 @@ pub mod catalog;
 pub mod cli;
 pub mod clock;
 pub mod controller;
+pub mod guard;
 pub mod holder;
 pub mod index;
 pub mod manifest;

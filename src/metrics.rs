@@ -30,6 +30,7 @@ pub struct Metrics {
     certificate_expiry: Family<RoleLabels, Gauge>,
     in_flight: Gauge,
     deadline_exceeded: Counter,
+    break_glass: Counter,
     records_dropped: Counter,
     leader: Gauge,
     index_synced: Gauge,
@@ -119,6 +120,7 @@ impl Metrics {
             certificate_expiry: Family::default(),
             in_flight: Gauge::default(),
             deadline_exceeded: Counter::default(),
+            break_glass: Counter::default(),
             records_dropped: Counter::default(),
             leader: Gauge::default(),
             index_synced: Gauge::default(),
@@ -151,6 +153,11 @@ impl Metrics {
             "admission_deadline_exceeded",
             "Admission requests denied because their time was up",
             self.deadline_exceeded.clone(),
+        );
+        registry.register(
+            "break_glass",
+            "Requests that passed the rules by break-glass, dry runs included",
+            self.break_glass.clone(),
         );
         registry.register(
             "certificate_expiry_timestamp_seconds",
@@ -216,6 +223,11 @@ impl Metrics {
     /// Counts a request whose time was up.
     pub(crate) fn deadline_exceeded(&self) {
         self.deadline_exceeded.inc();
+    }
+
+    /// A request passed the rules by break-glass.
+    pub(crate) fn break_glass(&self) {
+        self.break_glass.inc();
     }
 
     /// Counts a changed certificate that could be used, or not.
@@ -315,6 +327,7 @@ mod tests {
             "modelguard_admission_shed_total{limit=\"concurrency\"} 0",
             "modelguard_admission_in_flight 0",
             "modelguard_admission_deadline_exceeded_total 0",
+            "modelguard_break_glass_total 0",
             "modelguard_certificate_expiry_timestamp_seconds{role=\"serving\"} 1800000000",
             "modelguard_certificate_reloads_total{result=\"error\"} 0",
             "modelguard_decision_log_dropped_total 0",

@@ -23,10 +23,16 @@ pub const SHARED_WITH: &str = "modelguard.dev/shared-with";
 /// Entries that people keep for consumers no cluster object shows.
 pub const HOLD: &str = "modelguard.dev/hold";
 
+/// Until when, and why, whoever may passes the rules: `<RFC 3339 time, at most 1 h ahead> <reason>`.
+pub const BREAK_GLASS: &str = "modelguard.dev/break-glass";
+
 /// Pod template annotation: explicit references.
 pub const USES: &str = "modelguard.dev/uses";
 /// Pod template annotation: the entries that this workload serves.
 pub const SERVES: &str = "modelguard.dev/serves";
+
+/// The API group, resource and verb of the permission that break-glass takes.
+pub const OVERRIDE: (&str, &str, &str) = ("modelguard.dev", "releaseguards", "override");
 
 /// The field manager of every write that modelguard makes.
 pub const FIELD_MANAGER: &str = "modelguard";

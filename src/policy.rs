@@ -8,38 +8,41 @@
 //! likes. P1 and P2 are the two halves of the protocol that [`crate::usage`] describes: a reference takes its
 //! entry back to InUse before it is allowed (`policy/workload.rs`), a removal wants Idle in the old object (`policy/catalog.rs`).
 
+mod break_glass;
 mod catalog;
 mod decision;
 mod message;
 mod request;
 mod workload;
 
+pub use break_glass::{BreakGlass, Grant};
 pub use decision::{
-    Cause, Code, CurrentEpoch, Decision, Denial, Facts, HoldersOf, Lift, Needs, Prospect, Record, Step, Stored, Unread,
+    Cause, Code, CurrentEpoch, Decision, Denial, Facts, HoldersOf, Lift, Needs, Prospect, Record, Step, Stored, Terms,
+    Unread,
 };
 pub use message::{REPEAT, RETRY_AFTER, not_verified, unverified};
-pub use request::{Caller, CatalogChange, Declared, Proof, Request, Version, WorkloadChange};
+pub use request::{Caller, CatalogChange, Declared, Proof, Request, Requester, Version, WorkloadChange};
 
 use crate::revision;
 
 /// What must be known before `request` can be judged.
-pub fn needs(request: &Request<'_>, epoch: &CurrentEpoch) -> Needs {
+pub fn needs(request: &Request<'_>, terms: &Terms) -> Needs {
     match request {
-        Request::Catalog(change) => catalog::needs(change, epoch),
+        Request::Catalog(change) => catalog::needs(change, terms),
         Request::ScaleUp(..) => Needs::default(),
-        Request::Workload(change) => workload::needs(change),
+        Request::Workload(change) => workload::needs(change, terms),
     }
 }
 
 /// Judges `request`. A fact that was needed and is not in `facts` counts as a read that failed.
-pub fn decide(request: &Request<'_>, facts: &Facts, epoch: &CurrentEpoch) -> Decision {
+pub fn decide(request: &Request<'_>, facts: &Facts, terms: &Terms) -> Decision {
     match request {
-        Request::Catalog(change) => catalog::decide(change, facts, epoch),
+        Request::Catalog(change) => catalog::decide(change, facts, terms),
         Request::ScaleUp(id, _) => {
             let subject = format!("{} {}/{}", id.kind, id.namespace, id.name);
             unverified(&subject, &Unread::new("its pod template", "was not read")).into()
         }
-        Request::Workload(change) => workload::decide(change, facts),
+        Request::Workload(change) => workload::decide(change, facts, terms),
     }
 }
 

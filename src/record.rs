@@ -25,8 +25,8 @@ use tokio::sync::oneshot;
 /// Names the shape of a line; a change that readers must know of gets another one.
 const SCHEMA: &str = "modelguard.dev/decision/v1";
 
-/// The only strictness there is so far.
-const ENFORCEMENT: &str = "Deny";
+/// What the record says of a decision that break-glass made, in the place of the guard's strictness.
+const BREAK_GLASS: &str = "BreakGlass";
 
 /// How many entries of each sort are named: a catalog of keys may lose thousands at once.
 const MOST_ENTRIES: usize = 100;
@@ -37,7 +37,7 @@ const MOST_WAITING: usize = 4096;
 /// The longest audit annotation, in characters.
 const LONGEST_ANNOTATION: usize = 1024;
 
-/// In which of four ways a request ended.
+/// In which of five ways a request ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verdict {
     /// Allowed, with nothing to say.
@@ -48,6 +48,8 @@ pub enum Verdict {
     Error,
     /// Allowed with a warning.
     Warn,
+    /// Allowed because the guard only records what it would deny.
+    Audit,
 }
 
 /// One decision, as the log keeps it.
@@ -94,6 +96,9 @@ pub(crate) struct Outcome<'a> {
     status: u16,
     code: Option<&'static str>,
     enforcement: &'static str,
+    /// Why the rules were passed, in the requester's own words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
     step: Option<u8>,
     entries: Entries<'a>,
     entries_total: usize,
@@ -145,8 +150,9 @@ impl Verdict {
         match &decision.denial {
             Some(denial) if denial.code == Code::NotVerified => Self::Error,
             Some(_) => Self::Deny,
-            None if decision.warnings.is_empty() => Self::Allow,
-            None => Self::Warn,
+            None if !decision.warnings.is_empty() => Self::Warn,
+            None if decision.overlooked.is_some() => Self::Audit,
+            None => Self::Allow,
         }
     }
 
@@ -154,6 +160,7 @@ impl Verdict {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Allow => "allow",
+            Self::Audit => "audit",
             Self::Deny => "deny",
             Self::Error => "error",
             Self::Warn => "warn",
@@ -174,13 +181,15 @@ impl<'a> Outcome<'a> {
     pub(crate) fn of(decision: &'a Decision) -> Self {
         let facts = &decision.facts;
         let denial = decision.denial.as_ref();
+        let broken = denial.or(decision.overlooked.as_ref());
         let names =
             |entries: &'a BTreeSet<EntryName>| entries.iter().take(MOST_ENTRIES).map(EntryName::as_str).collect();
         Self {
             allowed: decision.allowed(),
             status: denial.map_or(200, |denial| denial.status),
-            code: denial.map(|denial| denial.code.id()),
-            enforcement: ENFORCEMENT,
+            code: broken.map(|denial| denial.code.id()),
+            enforcement: decision.granted.as_ref().map_or(facts.enforcement.as_str(), |_| BREAK_GLASS),
+            reason: decision.granted.as_ref().map(|grant| grant.reason.as_str()),
             step: facts.step.map(|step| step.number()),
             entries: Entries {
                 removed: names(&facts.removed),
@@ -240,8 +249,11 @@ pub(crate) fn whole_seconds(duration: Duration) -> u64 {
 pub(crate) fn audit_annotations(decision: &Decision) -> BTreeMap<&'static str, String> {
     let mut annotations = BTreeMap::from([("decision", Verdict::of(decision).as_str().to_owned())]);
     let facts = &decision.facts;
-    if let Some(denial) = &decision.denial {
+    if let Some(denial) = decision.denial.as_ref().or(decision.overlooked.as_ref()) {
         annotations.insert("code", denial.code.id().to_owned());
+    }
+    if let Some(grant) = &decision.granted {
+        annotations.insert("break-glass", cut(&format!("until {}: {}", grant.until, grant.reason)));
     }
     if let Some(step) = facts.step {
         annotations.insert("step", step.number().to_string());

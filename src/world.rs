@@ -9,9 +9,10 @@ pub mod cluster;
 pub mod standalone;
 
 use crate::catalog::EntryName;
+use crate::guard::Guard;
 use crate::holder::{Holders, ObjectId};
 use crate::object::Workload;
-use crate::policy::{CatalogChange, CurrentEpoch, HoldersOf, Lift, Proof, Prospect, Stored, Unread};
+use crate::policy::{CatalogChange, CurrentEpoch, HoldersOf, Lift, Proof, Prospect, Requester, Stored, Unread};
 use crate::reference::CatalogKey;
 use crate::sharing::Sharing;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,12 @@ pub trait World: Send + Sync + 'static {
 
     /// The epoch, as this process sees it, of a catalog that is shared so.
     fn epoch(&self, sharing: &Sharing) -> CurrentEpoch;
+
+    /// Whether `who` may pass the rules in `namespace`, now.
+    fn may_override(&self, who: &Requester, namespace: &str) -> impl Future<Output = Result<bool, Unread>> + Send;
+
+    /// How strict modelguard is here.
+    fn guard(&self) -> Guard;
 
     /// Where it is proven that the entries which `change` takes away may go; asked before it is judged.
     ///

@@ -6,7 +6,7 @@
 use super::review::{Operation, Review, Unreadable, printable};
 use crate::holder::ObjectId;
 use crate::object::{ConfigMap, HolderKind, Workload};
-use crate::policy::{self, Caller, CatalogChange, WorkloadChange};
+use crate::policy::{self, Caller, CatalogChange, Requester, WorkloadChange};
 use crate::reference::CatalogKey;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -102,6 +102,17 @@ impl<'a> Review<'a> {
                 || user == "system:apiserver",
             dry_run: self.is_dry_run(),
             put: self.is_put(),
+        }
+    }
+
+    /// Who asks, as permissions are looked up by.
+    pub(crate) fn requester(&self) -> Requester {
+        let user = &self.user_info;
+        Requester {
+            username: user.username.to_string(),
+            uid: user.uid.clone(),
+            groups: user.groups.clone(),
+            extra: user.extra.clone(),
         }
     }
 

@@ -231,7 +231,7 @@ impl<W: World> App<W> {
         let Asked::Judge(mut request) = review.asked(review.caller(self.own.as_deref()))? else {
             return Ok(Judged::default());
         };
-        let mut decision = judge(&*self.world, &mut request).await;
+        let mut decision = judge(&*self.world, &mut request, &review.requester()).await;
         let mut digests = Digests::default();
         if let Request::Catalog(change) = &request {
             digests = Digests::of(change);
@@ -352,7 +352,14 @@ impl<W: World> App<W> {
     fn note(&self, record: &Record<'_>, labels: &RequestLabels, decision: &Decision, took: Duration) {
         self.metrics.answered(labels, took);
         match &decision.denial {
-            None => tracing::debug!("allowed"),
+            None => match (&decision.granted, &decision.overlooked) {
+                (Some(grant), Some(passed)) => {
+                    self.metrics.break_glass();
+                    let (until, reason) = (grant.until, &grant.reason);
+                    tracing::warn!(%until, reason, message = passed.message, "passed by break-glass");
+                }
+                _ => tracing::debug!("allowed"),
+            },
             Some(denial) => {
                 self.metrics.denied(denial.code.id());
                 tracing::info!(status = denial.status, message = denial.message, "denied");

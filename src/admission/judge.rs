@@ -10,18 +10,19 @@
 //! The caller bounds it in time: each turn awaits, so it can be given up at any of them. A lift that was
 //! written for a request that is then denied only keeps an entry longer.
 
-use crate::policy::{self, Decision, Facts, Lift, Needs, Request, Unread, WorkloadChange};
+use crate::policy::{self, Decision, Facts, Lift, Needs, Request, Requester, Terms, Unread, WorkloadChange};
 use crate::usage::Epoch;
 use crate::world::{LiftError, World};
-use futures::future::join_all;
+use futures::future::{OptionFuture, join_all};
+use jiff::Timestamp;
 
-/// Judges `request` in `world`, and writes what must be written before it may be allowed.
-pub(super) async fn judge<W: World>(world: &W, request: &mut Request<'_>) -> Decision {
+/// Judges what `who` requests in `world`, and writes what must be written before it may be allowed.
+pub(super) async fn judge<W: World>(world: &W, request: &mut Request<'_>, who: &Requester) -> Decision {
     match request {
         Request::Catalog(change) => {
             let proof = world.proof(change).await;
             change.proof = proof;
-            decide(world, request).await
+            decide(world, request, who).await
         }
         Request::ScaleUp(id, caller) => match world.workload(id).await {
             Err(unread) => not_read(request, &unread),
@@ -31,23 +32,24 @@ pub(super) async fn judge<W: World>(world: &W, request: &mut Request<'_>) -> Dec
                 if let Some(spec) = &mut workload.spec {
                     spec.replicas = Some(1);
                 }
-                let change = WorkloadChange::new(id.clone(), None, &workload, *caller);
-                decide(world, &Request::Workload(change)).await
+                let change = WorkloadChange::awakened(id.clone(), &workload, *caller);
+                decide(world, &Request::Workload(change), who).await
             }
         },
-        Request::Workload(_) => decide(world, request).await,
+        Request::Workload(_) => decide(world, request, who).await,
     }
 }
 
-async fn decide<W: World>(world: &W, request: &Request<'_>) -> Decision {
+async fn decide<W: World>(world: &W, request: &Request<'_>, who: &Requester) -> Decision {
     loop {
         let epoch = match request {
             Request::Catalog(change) => world.epoch(&change.sharing()),
             // Nothing that adds a reference asks for it.
             Request::ScaleUp(..) | Request::Workload(_) => Ok(Epoch::default()),
         };
-        let facts = gather(world, &policy::needs(request, &epoch)).await;
-        let decision = policy::decide(request, &facts, &epoch);
+        let terms = Terms { epoch, guard: world.guard(), now: Timestamp::now() };
+        let facts = gather(world, &policy::needs(request, &terms), who).await;
+        let decision = policy::decide(request, &facts, &terms);
         if !decision.allowed() {
             return decision;
         }
@@ -60,13 +62,16 @@ async fn decide<W: World>(world: &W, request: &Request<'_>) -> Decision {
     }
 }
 
-async fn gather<W: World>(world: &W, needs: &Needs) -> Facts {
+async fn gather<W: World>(world: &W, needs: &Needs, who: &Requester) -> Facts {
     let catalogs = needs.catalogs.iter().map(async |key| (key.clone(), world.catalog(key).await));
     let terminating = needs.namespaces.iter().map(async |name| (name.clone(), world.terminating(name).await));
-    let (catalogs, terminating) = tokio::join!(join_all(catalogs), join_all(terminating));
+    let may_override =
+        OptionFuture::from(needs.may_override.as_ref().map(|namespace| world.may_override(who, namespace)));
+    let (catalogs, terminating, may_override) = tokio::join!(join_all(catalogs), join_all(terminating), may_override);
     Facts {
         catalogs: catalogs.into_iter().collect(),
         terminating: terminating.into_iter().collect(),
+        may_override,
         holders: needs.holders.as_ref().map(|of| world.holders(of)),
         prospect: needs.holders.as_ref().map(|of| world.prospect(of)),
     }

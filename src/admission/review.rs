@@ -107,6 +107,15 @@ pub(crate) struct UserInfo<'a> {
     /// Such as `system:serviceaccount:prod:deployer`.
     #[serde(borrow, default)]
     pub(crate) username: Cow<'a, str>,
+    /// Of the account, where it has one.
+    #[serde(default)]
+    pub(crate) uid: String,
+    /// Such as `system:masters`.
+    #[serde(default)]
+    pub(crate) groups: Vec<String>,
+    /// What the authenticator adds.
+    #[serde(default)]
+    pub(crate) extra: BTreeMap<String, Vec<String>>,
 }
 
 /// What is to be done.

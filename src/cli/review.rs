@@ -4,6 +4,7 @@ use crate::admission::{App, Limits};
 use crate::cli::admit::{admit, code};
 use crate::cli::output::{self, Format, Paint};
 use crate::cli::{Exit, block_on};
+use crate::guard::Guard;
 use crate::metrics::{self, Metrics};
 use crate::record::Log;
 use crate::shutdown;
@@ -55,7 +56,7 @@ fn read(file: &Path) -> anyhow::Result<Value> {
 }
 
 async fn judge(review: &mut Value, dir: &Path) -> anyhow::Result<Value> {
-    let world = Standalone::open(dir, CarriedUsage::Counts).await?;
+    let world = Standalone::open(dir, Guard::default(), CarriedUsage::Counts).await?;
     let (_trigger, shutdown) = shutdown::channel();
     let metrics = Metrics::register(&mut metrics::registry());
     // The decision is printed; the record of it is for those who serve.

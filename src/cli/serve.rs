@@ -4,6 +4,7 @@ use crate::admission::{self, Limits};
 use crate::cli::{Exit, block_on};
 use crate::clock::Clock;
 use crate::controller::{self, Election, Leadership, Progress};
+use crate::guard::{Guard, WhileInUse};
 use crate::index::watch::Watches;
 use crate::index::{self, Index};
 use crate::metrics::{self, Metrics, Registry};
@@ -58,6 +59,9 @@ pub(super) struct Args {
     /// Δ: the longest that a request may take between its admission and its commit; under 60s only for tests
     #[arg(long, value_name = "DURATION", env = "MODELGUARD_SETTLE", default_value = "60s", value_parser = duration)]
     settle: Duration,
+    /// What becomes of a change that takes away an entry in use: deny, wait, warn or audit
+    #[arg(long, value_name = "MODE", env = "MODELGUARD_WHILE_IN_USE", default_value = "deny")]
+    while_in_use: WhileInUse,
     /// How long to go on serving after SIGTERM, while others learn that this replica leaves
     #[arg(long, value_name = "DURATION", env = "MODELGUARD_SHUTDOWN_DELAY", default_value = "10s", value_parser = duration)]
     shutdown_delay: Duration,
@@ -73,6 +77,13 @@ pub(super) struct Args {
     /// How logs are written to stderr
     #[arg(long, value_name = "FORMAT", env = "MODELGUARD_LOG_FORMAT", default_value = "text")]
     log_format: telemetry::Format,
+}
+
+impl Args {
+    /// The built-in guard.
+    fn guard(&self) -> Guard {
+        Guard { while_in_use: self.while_in_use }
+    }
 }
 
 /// Serves until told to stop.
@@ -92,7 +103,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let metrics = Metrics::register(&mut registry);
     let counted = (registry, metrics.clone());
     if let Some(dir) = &args.standalone {
-        let world = Standalone::open(dir, CarriedUsage::Ignored).await?;
+        let world = Standalone::open(dir, args.guard(), CarriedUsage::Ignored).await?;
         return answer(&args, world, None, counted, readiness, shutdown, tasks).await;
     }
     let client = client(args.kubeconfig.clone()).await?;
@@ -145,7 +156,13 @@ fn spawn_cluster(
     let (told, leadership) = watch::channel(Leadership::default());
     let (refused, on_refused) = mpsc::channel(REFUSED);
     let progress = Progress::new(Clock::start(), args.settle, leadership);
-    let cluster = Cluster { client: client.clone(), index: index.clone(), progress: progress.clone(), refused };
+    let cluster = Cluster {
+        client: client.clone(),
+        guard: args.guard(),
+        index: index.clone(),
+        progress: progress.clone(),
+        refused,
+    };
 
     let Watches { tasks: mut watches, changes } = index::watch::spawn(&client, &index);
     tasks.spawn("watches", async move { watches.join_next().await.map_or(Ok(()), |ended| ended.map(drop)) });

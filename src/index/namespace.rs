@@ -171,14 +171,13 @@ impl Namespace {
         reason: Option<std::borrow::Cow<'a, str>>,
         tally: &mut Tally<'a>,
     ) {
-        let (kind, name) = match self.owner(kind, name) {
+        match self.owner(kind, name) {
             Some(owner) => {
                 let top = self.top(owner);
-                (&*top.kind, &*top.name)
+                tally.older_template(&self.name, &top.kind, &top.name, reason);
             }
-            None => (kind.kind(), name),
-        };
-        tally.template(&self.name, kind, name, reason);
+            None => tally.template(&self.name, kind.kind(), name, reason),
+        }
     }
 
     // --- rows ---

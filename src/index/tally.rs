@@ -29,7 +29,18 @@ struct Count<'a> {
 // === impl Tally ===
 
 impl<'a> Tally<'a> {
-    /// Counts a pod template.
+    /// Counts the pod template of something that a workload owns: it holds, and comes to an end by itself.
+    pub(super) fn older_template(
+        &mut self,
+        namespace: &'a str,
+        kind: &'a str,
+        name: &'a str,
+        unreadable: Option<Cow<'a, str>>,
+    ) {
+        self.count(namespace, kind, name).explain(unreadable);
+    }
+
+    /// Counts a workload's own pod template.
     pub(super) fn template(
         &mut self,
         namespace: &'a str,

@@ -147,6 +147,20 @@ fn pods_are_counted_for_the_deployment_behind_their_replica_sets() {
     assert_eq!((&*web.kind, &*web.name, web.pods), ("Deployment", "web", 5));
     assert_eq!(web.pod_names, ["web-1-0", "web-1-1", "web-1-2"].map(Into::into));
     assert!(web.template);
+    assert!(!holders.will_go());
+}
+
+#[test]
+fn what_only_an_older_template_needs_will_go() {
+    let mut index = guarded();
+    index.apply(object(HolderKind::Deployment, "web").uses("models", "v2"));
+    index.apply(object(HolderKind::ReplicaSet, "web-1").of_owner("Deployment", "web").uses("models", "v1"));
+    index.apply(pod("web-1-0").of_owner("ReplicaSet", "web-1").uses("models", "v1"));
+    assert!(index.of("v1").will_go());
+    assert!(!index.of("v2").will_go(), "more pods come of a template");
+
+    index.apply(pod("bare").uses("models", "v1"));
+    assert!(!index.of("v1").will_go(), "nobody ends a bare pod");
 }
 
 #[test]

@@ -4,12 +4,14 @@
 //! the API server commits it only if that very revision is still the stored one. Holders are looked up for the
 //! message alone; they never allow anything.
 
+use super::break_glass;
 use super::message;
 use super::{
     CatalogChange, Code, CurrentEpoch, Decision, Declared, Denial, Facts, HoldersOf, Needs, Proof, Prospect, Record,
-    Step, Unread,
+    Step, Terms, Unread,
 };
 use crate::catalog::{Catalog, EntryName, Format};
+use crate::guard::{Guard, WhileInUse};
 use crate::holder::{Hold, Holders};
 use crate::names;
 use crate::revision;
@@ -26,9 +28,13 @@ struct Loss {
     usage: Usage,
 }
 
-pub(super) fn needs(change: &CatalogChange<'_>, epoch: &CurrentEpoch) -> Needs {
-    let Some(loss) = loss(change, epoch) else { return Needs::default() };
+pub(super) fn needs(change: &CatalogChange<'_>, terms: &Terms) -> Needs {
+    // Our own writes keep the annotation as it is, and are denied nothing that it would grant.
+    let asks = !change.caller.own && change.break_glass().asks(terms.now);
+    let may_override = asks.then(|| change.key.namespace.clone());
+    let Some(loss) = loss(change, &terms.epoch) else { return Needs { may_override, ..Needs::default() } };
     Needs {
+        may_override,
         namespaces: [change.key.namespace.clone()].into(),
         holders: Some(HoldersOf {
             catalog: change.key.clone(),
@@ -42,17 +48,25 @@ pub(super) fn needs(change: &CatalogChange<'_>, epoch: &CurrentEpoch) -> Needs {
     }
 }
 
-pub(super) fn decide(change: &CatalogChange<'_>, facts: &Facts, epoch: &CurrentEpoch) -> Decision {
-    let record = record(change, facts);
-    let judged = loss(change, epoch).map(|loss| judge_loss(change, &loss, facts, epoch));
+pub(super) fn decide(change: &CatalogChange<'_>, facts: &Facts, terms: &Terms) -> Decision {
+    let record = record(change, facts, terms.guard);
+    let judged = loss(change, &terms.epoch).map(|loss| judge_loss(change, &loss, facts, terms));
+    let judged = judged.map(|decision| overlook(decision, terms.guard));
     let mut decision = match (judged, invalid_opt_in(change)) {
         // That somebody needs an entry says more than that the new label or content is wrong as well; that the
         // proof is missing says less, for what is wrong is refused however long the client waits.
         (Some(judged), Some(denial)) if !says_in_use(&judged) => denial.into(),
         (Some(judged), _) if !judged.allowed() => judged,
         (_, Some(denial)) => denial.into(),
-        (_, None) => untouched_annotations(change).map_or_else(Decision::default, Decision::from),
+        (judged, None) => judged.unwrap_or_default(),
     };
+    if !change.caller.own {
+        decision = break_glass::judge(decision, &change.break_glass(), &change.key.name, facts, terms);
+    }
+    // Nothing passes what is not as our mutating webhook left it: a proof that nobody made would go on to count.
+    if let Some(denial) = untouched_annotations(change).filter(|_| decision.allowed()) {
+        decision = denial.into();
+    }
     if decision.allowed() {
         decision.warnings.extend(warnings(change));
     }
@@ -124,7 +138,7 @@ fn restores(change: &CatalogChange<'_>, prior: &Catalog, entry: &EntryName) -> b
 }
 
 /// Denies a loss, unless the whole namespace goes.
-fn judge_loss(change: &CatalogChange<'_>, loss: &Loss, facts: &Facts, epoch: &CurrentEpoch) -> Decision {
+fn judge_loss(change: &CatalogChange<'_>, loss: &Loss, facts: &Facts, terms: &Terms) -> Decision {
     match facts.terminating.get(&change.key.namespace) {
         // Denying here would wedge the namespace, and its pods go first anyway.
         Some(Ok(true)) => return Decision::default(),
@@ -144,12 +158,48 @@ fn judge_loss(change: &CatalogChange<'_>, loss: &Loss, facts: &Facts, epoch: &Cu
     };
     let held: BTreeMap<_, _> = holders.iter().filter(|(_, holders)| !holders.is_empty()).collect();
     if !held.is_empty() {
-        return message::in_use(change, code_for(change, loss.code, &held), &held).into();
+        let waits = waiting_helps(change, loss, &held, facts, terms.guard);
+        return message::in_use(change, code_for(change, loss.code, &held), &held, waits).into();
     }
-    if let Err(unread) = epoch {
+    if let Err(unread) = &terms.epoch {
         return message::unverified(&subject(change), unread).into();
     }
-    settling(change, loss, facts)
+    settling(change, loss, facts, terms.guard)
+}
+
+/// Whether the client should hold the change and ask again: the guard wants it so, nothing but pods of older templates
+/// holds the entries, and a proof will follow when those are gone.
+fn waiting_helps(
+    change: &CatalogChange<'_>,
+    loss: &Loss,
+    held: &BTreeMap<&EntryName, &Holders>,
+    facts: &Facts,
+    guard: Guard,
+) -> bool {
+    let hold = hold(change);
+    guard.while_in_use == WhileInUse::Wait
+        && change.caller.waits()
+        && matches!(facts.prospect, Some(Prospect::Moving(_)))
+        && held.values().all(|holders| holders.will_go())
+        && !loss.entries.iter().any(|entry| hold.keeps(entry))
+}
+
+/// A guard that only warns, or records, lets pass what nothing but the use of an entry forbids. A catalog that can no
+/// longer be read is wrong whoever uses it.
+fn overlook(decision: Decision, guard: Guard) -> Decision {
+    let warns = match guard.while_in_use {
+        WhileInUse::Deny | WhileInUse::Wait => return decision,
+        WhileInUse::Warn => true,
+        WhileInUse::Audit => false,
+    };
+    match decision.denial {
+        Some(denial) if denial.code != Code::CatalogInvalid => Decision {
+            warnings: warns.then(|| message::overlooked(&denial)).into_iter().collect(),
+            overlooked: Some(denial),
+            ..Decision::default()
+        },
+        denial => Decision { denial, ..decision },
+    }
 }
 
 /// MG102 rather than MG101 where only replaced entries are held.
@@ -159,7 +209,7 @@ fn code_for(change: &CatalogChange<'_>, code: Code, held: &BTreeMap<&EntryName, 
 }
 
 /// MG103: nobody holds what is taken away, and the proof of it is not complete.
-fn settling(change: &CatalogChange<'_>, loss: &Loss, facts: &Facts) -> Decision {
+fn settling(change: &CatalogChange<'_>, loss: &Loss, facts: &Facts, guard: Guard) -> Decision {
     let stuck = || Prospect::Stuck("it is not known whether the controller runs".to_owned());
     let hold = hold(change);
     if let Some(kept) = loss.entries.iter().find(|entry| hold.keeps(entry)) {
@@ -167,7 +217,7 @@ fn settling(change: &CatalogChange<'_>, loss: &Loss, facts: &Facts) -> Decision 
     }
     let prospect = facts.prospect.clone().unwrap_or_else(stuck);
     let settle = if change.caller.dry_run { BTreeSet::new() } else { loss.entries.clone() };
-    Decision { settle, ..Decision::from(message::settling(change, &loss.entries, &prospect)) }
+    Decision { settle, ..Decision::from(message::settling(change, &loss.entries, &prospect, guard)) }
 }
 
 /// MG107, MG501: a change that did not pass the mutating webhook lacks what must be kept for a rollback, or
@@ -212,7 +262,7 @@ fn says_in_use(decision: &Decision) -> bool {
     matches!(code, Some(Code::EntryInUse | Code::EntryReplaced | Code::CatalogOptOut | Code::CatalogInUse))
 }
 
-fn record(change: &CatalogChange<'_>, facts: &Facts) -> Record {
+fn record(change: &CatalogChange<'_>, facts: &Facts, guard: Guard) -> Record {
     let step = if !change.diff.removed.is_empty() || !change.diff.replaced.is_empty() || change.new.is_none() {
         Some(Step::Remove)
     } else {
@@ -220,6 +270,7 @@ fn record(change: &CatalogChange<'_>, facts: &Facts) -> Record {
     };
     let holders = facts.holders.as_ref().and_then(|holders| holders.as_ref().ok());
     Record {
+        enforcement: guard.while_in_use,
         step,
         removed: change.diff.removed.clone(),
         replaced: change.diff.replaced.clone(),

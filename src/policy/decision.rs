@@ -1,11 +1,13 @@
 //! What the rules answer, and what they must know for it.
 
 use crate::catalog::{EntryName, Format};
+use crate::guard::{Guard, WhileInUse};
 use crate::holder::{Hold, Holders};
-use crate::policy::Declared;
+use crate::policy::{Declared, Grant};
 use crate::reference::CatalogKey;
 use crate::sharing::Sharing;
 use crate::usage::{Epoch, Usage};
+use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
@@ -34,6 +36,8 @@ pub enum Code {
     UnknownCatalog,
     /// MG204: `uses` or `serves` does not parse.
     ReferenceInvalid,
+    /// MG502: break-glass that grants nothing.
+    OverrideDenied,
     /// MG501: a read that the decision needs failed, or ran out of time.
     NotVerified,
 }
@@ -78,6 +82,10 @@ pub struct Cause {
 pub struct Decision {
     /// Why not; `None` allows.
     pub denial: Option<Denial>,
+    /// The denial that an allowed request does not get: the guard is lenient, or break-glass was granted.
+    pub overlooked: Option<Denial>,
+    /// The break-glass that was used.
+    pub granted: Option<Grant>,
     /// What the user should know although it is allowed.
     pub warnings: Vec<String>,
     /// Writes that must succeed before the request may be allowed; empty for a denial and for a dry run.
@@ -91,6 +99,8 @@ pub struct Decision {
 /// What the decision record keeps beside the verdict.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Record {
+    /// How strict the guard was with it.
+    pub enforcement: WhileInUse,
     /// The step of a release that this is, where one can be told.
     pub step: Option<Step>,
     /// Entries that the request removes.
@@ -121,6 +131,8 @@ pub struct Needs {
     pub catalogs: BTreeSet<CatalogKey>,
     /// Namespaces whose phase to read with a quorum.
     pub namespaces: BTreeSet<Box<str>>,
+    /// Whether the requester may pass the rules in this namespace.
+    pub may_override: Option<Box<str>>,
     /// Entries whose holders to name.
     pub holders: Option<HoldersOf>,
 }
@@ -149,6 +161,8 @@ pub struct Facts {
     pub catalogs: BTreeMap<CatalogKey, Result<Option<Stored>, Unread>>,
     /// Whether each namespace is being deleted (or is gone).
     pub terminating: BTreeMap<Box<str>, Result<bool, Unread>>,
+    /// Whether the requester may pass the rules.
+    pub may_override: Option<Result<bool, Unread>>,
     /// Who holds each entry that was asked for (those without holders included).
     pub holders: Option<Result<BTreeMap<EntryName, Holders>, Unread>>,
     /// Whether waiting would help.
@@ -191,6 +205,17 @@ pub struct Unread {
     pub why: String,
 }
 
+/// What a request is judged by, beside the facts.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// What proofs rest on now.
+    pub epoch: CurrentEpoch,
+    /// How strict.
+    pub guard: Guard,
+    /// What time it is.
+    pub now: Timestamp,
+}
+
 /// The epoch that this process sees; an error while the watch of the configurations is stale.
 pub type CurrentEpoch = Result<Epoch, Unread>;
 
@@ -217,6 +242,7 @@ impl Code {
             | Self::CatalogOptOut
             | Self::EntryInUse
             | Self::EntryReplaced
+            | Self::OverrideDenied
             | Self::RevisionNotKept
             | Self::UnknownCatalog
             | Self::UnknownEntry => 403,
@@ -236,6 +262,7 @@ impl Code {
             Self::UnknownCatalog => ("MG202", "UnknownCatalog"),
             Self::ReferenceInvalid => ("MG204", "ReferenceInvalid"),
             Self::NotVerified => ("MG501", "NotVerified"),
+            Self::OverrideDenied => ("MG502", "OverrideDenied"),
         }
     }
 }

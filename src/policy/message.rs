@@ -6,6 +6,7 @@
 
 use super::{Caller, CatalogChange, Cause, Code, Declared, Denial, Prospect, Unread, WorkloadChange};
 use crate::catalog::{Catalog, CatalogError, EntryName, Format, UnknownFormat};
+use crate::guard::{Guard, WhileInUse};
 use crate::holder::{Holders, Workload};
 use crate::names;
 use crate::reference::CatalogKey;
@@ -32,6 +33,15 @@ const LONGEST_CAUSE: usize = 400;
 /// What a proof takes beside Δ: the LIST of every holder, and being noticed.
 const PROOF: Duration = Duration::from_secs(4);
 
+/// When a client should ask again whose change waits for pods to go: the longest that clients accept, for nobody knows
+/// how long that takes, and they ask ten times at most.
+const PODS: Duration = Duration::from_secs(30);
+
+/// How often a client asks while a proof is under way, at most: ten times in all, but where it has waited for pods
+/// before ([`WhileInUse::Wait`]) few of these are left.
+const ATTEMPTS: u64 = 8;
+const ATTEMPTS_AFTER_PODS: u64 = 3;
+
 /// When a client should ask again after what was only a bad moment.
 pub const RETRY_AFTER: Duration = Duration::from_secs(2);
 
@@ -40,8 +50,14 @@ pub const REPEAT: &str = "Repeat it; if that does not help, an admin looks at mo
 
 // === catalogs ===
 
-/// MG101, MG102, MG105, MG106: `held` names every entry that is taken away, with who needs it.
-pub(super) fn in_use(change: &CatalogChange<'_>, code: Code, held: &BTreeMap<&EntryName, &Holders>) -> Denial {
+/// MG101, MG102, MG105, MG106: `held` names every entry that is taken away, with who needs it; `waits` says whether
+/// the client should hold the change until nobody does.
+pub(super) fn in_use(
+    change: &CatalogChange<'_>,
+    code: Code,
+    held: &BTreeMap<&EntryName, &Holders>,
+    waits: bool,
+) -> Denial {
     let blocked = match code {
         Code::CatalogInUse => "deleting it would remove entries in use: ",
         Code::CatalogOptOut => {
@@ -56,6 +72,10 @@ pub(super) fn in_use(change: &CatalogChange<'_>, code: Code, held: &BTreeMap<&En
         what = format!("{what}; so {} {more} more: {others}", if more == 1 { "is" } else { "are" });
     }
     let next = match code {
+        _ if waits => {
+            "Only pods of an older template still need it: kubectl and Helm ask again by themselves until these are gone \
+             and that is proven."
+        }
         Code::EntryReplaced => {
             "Replacing a version in place takes it from running pods. List the new content under a new version \
              (step 1), roll out the app (step 2), then remove the old one (step 3)."
@@ -66,7 +86,15 @@ pub(super) fn in_use(change: &CatalogChange<'_>, code: Code, held: &BTreeMap<&En
         _ => "This is step 3 (remove) of a release; finish step 2 (roll out the app) first.",
     };
     let causes = causes(held, |(entry, holders)| cause(entry, &fact((entry, holders))));
-    denial(code, code.status(), &change.key.name, &format!("{blocked}{what}."), next, causes)
+    let status = if waits { Code::EntrySettling.status() } else { code.status() };
+    let denial = denial(code, status, &change.key.name, &format!("{blocked}{what}."), next, causes);
+    Denial { retry_after: waits.then_some(PODS), ..denial }
+}
+
+/// What a user is told of a denial that the guard only warns of.
+pub(super) fn overlooked(denial: &Denial) -> String {
+    let what = denial.message.lines().next().unwrap_or_default();
+    format!("modelguard only warns here, and would deny this: {what}")
 }
 
 /// MG101: people keep `entry`, for consumers that no object shows.
@@ -79,11 +107,16 @@ pub(super) fn kept(change: &CatalogChange<'_>, entry: &EntryName) -> Denial {
 }
 
 /// MG103: nobody holds `entries`, and the proof is not complete.
-pub(super) fn settling(change: &CatalogChange<'_>, entries: &BTreeSet<EntryName>, prospect: &Prospect) -> Denial {
+pub(super) fn settling(
+    change: &CatalogChange<'_>,
+    entries: &BTreeSet<EntryName>,
+    prospect: &Prospect,
+    guard: Guard,
+) -> Denial {
     let names = list(entries, NAMES);
     let (noun, verb) = if entries.len() == 1 { ("entry", "is") } else { ("entries", "are") };
     let unused = format!("{noun} {names} {verb} used by nobody that modelguard knows of");
-    let (status, what, next, retry_after) = match (prospect, waits(change.caller)) {
+    let (status, what, next, retry_after) = match (prospect, change.caller.waits()) {
         (Prospect::Stuck(obstacle), _) => {
             (503, format!("{unused}, but that cannot be proven now: {obstacle}."), STEP_3.to_owned(), None)
         }
@@ -91,7 +124,7 @@ pub(super) fn settling(change: &CatalogChange<'_>, entries: &BTreeSet<EntryName>
             Code::EntrySettling.status(),
             format!("{unused}; the proof takes about {} s more.", remaining.as_secs() + 1),
             format!("{STEP_3} {}", if change.caller.put { AGAIN } else { WAITS }),
-            Some(retry_after(*remaining, change.caller)),
+            Some(retry_after(*remaining, change.caller, guard)),
         ),
         (Prospect::Moving(remaining), false) => (
             403,
@@ -110,21 +143,17 @@ const STEP_3: &str = "This is step 3 (remove) of a release.";
 const WAITS: &str = "kubectl and Helm ask again by themselves until it passes.";
 const AGAIN: &str = "Repeat it then: a replace holds for one revision of the ConfigMap, and the proof makes another.";
 
-/// ⌈(remaining + 10 s) / 8⌉, between 1 and 30: clients make eleven calls, so this outlasts Δ with a margin.
+/// ⌈(remaining + 10 s) / [`ATTEMPTS`]⌉, between 1 and 30: clients make eleven calls, so this outlasts Δ with a margin.
 ///
 /// A PUT is asked to wait once and for all. Its second call ends in a conflict, for the proof changed the
 /// ConfigMap; were that before the proof is complete, the user's next attempt would end in a conflict as well.
-fn retry_after(remaining: Duration, caller: Caller) -> Duration {
+fn retry_after(remaining: Duration, caller: Caller, guard: Guard) -> Duration {
     if caller.put {
         return Duration::from_secs((remaining + PROOF).as_secs() + 1);
     }
-    let seconds = (remaining + Duration::from_secs(10)).as_millis().div_ceil(8 * 1000);
+    let attempts = if guard.while_in_use == WhileInUse::Wait { ATTEMPTS_AFTER_PODS } else { ATTEMPTS };
+    let seconds = (remaining + Duration::from_secs(10)).as_millis().div_ceil(u128::from(attempts) * 1000);
     Duration::from_secs(u64::try_from(seconds).unwrap_or(30).clamp(1, 30))
-}
-
-/// Whether this client would wait for a 429: a dry run has nothing to wait for, and a controller must not be held.
-fn waits(caller: Caller) -> bool {
-    !caller.dry_run && !caller.system
 }
 
 /// MG104: the content is not of the format that the label says.
@@ -269,7 +298,8 @@ pub(super) fn gravest(mut denials: Vec<Denial>) -> Option<Denial> {
 
 // === helpers ===
 
-fn denial(code: Code, status: u16, subject: &str, what: &str, next: &str, mut causes: Vec<Cause>) -> Denial {
+/// A denial, worded as all of them are.
+pub(super) fn denial(code: Code, status: u16, subject: &str, what: &str, next: &str, mut causes: Vec<Cause>) -> Denial {
     causes.insert(0, cause(code.id(), &format!("{}: {next}", code.name())));
     let message = clip(format!("[{code}] {subject}: {what}\n{next}"), LONGEST);
     Denial { code, status, message, causes, retry_after: None }

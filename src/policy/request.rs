@@ -4,9 +4,10 @@ use crate::catalog::{Catalog, CatalogError, Diff, EntryName, Format, UnknownForm
 use crate::holder::ObjectId;
 use crate::names;
 use crate::object::{ConfigMap, Content, Workload};
+use crate::policy::BreakGlass;
 use crate::reference::{CatalogKey, Reference, References};
 use crate::sharing::Sharing;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A request that the rules judge.
 #[derive(Debug)]
@@ -30,6 +31,19 @@ pub struct Caller {
     pub dry_run: bool,
     /// It is a PUT, which usually holds for one revision only: the proof that it waits for makes another one.
     pub put: bool,
+}
+
+/// Who asks, as the API server knows them: what their permissions are looked up by.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Requester {
+    /// Such as `system:serviceaccount:prod:deployer`.
+    pub username: String,
+    /// Of the account, where it has one.
+    pub uid: String,
+    /// Such as `system:masters`.
+    pub groups: Vec<String>,
+    /// What the authenticator adds.
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 /// A ConfigMap is created, changed or deleted.
@@ -94,8 +108,19 @@ pub struct WorkloadChange {
     pub old: References,
     /// What it would need.
     pub new: References,
+    /// What it says of break-glass.
+    pub break_glass: BreakGlass,
     /// Who asks.
     pub caller: Caller,
+}
+
+// === impl Caller ===
+
+impl Caller {
+    /// Whether this client would wait for a 429: a dry run has nothing to wait for, and a controller must not be held.
+    pub(crate) fn waits(self) -> bool {
+        !self.dry_run && !self.system
+    }
 }
 
 // === impl CatalogChange ===
@@ -115,6 +140,17 @@ impl<'a> CatalogChange<'a> {
             _ => Diff::default(),
         };
         Self { key, old, new, diff, caller, proof: Proof::default() }
+    }
+
+    /// What it says of break-glass: after the change, or as it is stored where that is a deletion.
+    pub(crate) fn break_glass(&self) -> BreakGlass {
+        let annotation =
+            |version: &'_ Version<'a>| version.object.metadata.annotations.get(names::BREAK_GLASS).map(str::to_owned);
+        let stored = self.old.as_ref().and_then(annotation);
+        match &self.new {
+            Some(new) => BreakGlass::wanted(stored.as_deref(), annotation(new).as_deref()),
+            None => BreakGlass::stored(stored.as_deref()),
+        }
     }
 
     /// Whose workloads may reference the catalog, by the old object: as with the proof, that is the one that counts.
@@ -167,11 +203,29 @@ impl WorkloadChange {
     pub fn new(id: ObjectId, old: Option<&Workload>, new: &Workload, caller: Caller) -> Self {
         let kind = id.kind;
         let references = |object: &Workload| References::of(kind, object);
-        Self { id, old: old.map(references).unwrap_or_default(), new: references(new), caller }
+        let stored = old.and_then(break_glass);
+        Self {
+            id,
+            old: old.map(references).unwrap_or_default(),
+            new: references(new),
+            break_glass: BreakGlass::wanted(stored, break_glass(new)),
+            caller,
+        }
+    }
+
+    /// `stored` comes to hold, by a request that does not bring it.
+    pub fn awakened(id: ObjectId, stored: &Workload, caller: Caller) -> Self {
+        let new = References::of(id.kind, stored);
+        let break_glass = BreakGlass::stored(break_glass(stored));
+        Self { id, old: References::default(), new, break_glass, caller }
     }
 
     /// What the new version needs and the old one does not.
     pub fn added(&self) -> impl Iterator<Item = &Reference> {
         self.new.needs.difference(&self.old.needs)
     }
+}
+
+fn break_glass(workload: &Workload) -> Option<&str> {
+    workload.metadata.annotations.get(names::BREAK_GLASS)
 }

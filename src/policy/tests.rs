@@ -2,12 +2,14 @@
 
 use super::*;
 use crate::catalog::EntryName;
+use crate::guard::{Guard, WhileInUse};
 use crate::holder::{Hold, Holders, Workload as HoldingWorkload};
 use crate::names;
 use crate::object::{ConfigMap, HolderKind, Workload};
 use crate::reference::CatalogKey;
 use crate::sharing::Sharing;
 use crate::usage::{Epoch, Usage};
+use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -15,6 +17,10 @@ const EPOCH: &str = "e1";
 
 fn epoch() -> CurrentEpoch {
     Ok(Epoch::new(EPOCH))
+}
+
+fn terms() -> Terms {
+    Terms { epoch: epoch(), guard: Guard::default(), now: Timestamp::UNIX_EPOCH }
 }
 
 fn key() -> CatalogKey {
@@ -44,7 +50,11 @@ struct Case {
     new: Option<String>,
     caller: Caller,
     epoch: CurrentEpoch,
+    guard: Guard,
+    may_override: Option<Result<bool, Unread>>,
     holders: Result<Vec<(&'static str, usize)>, Unread>,
+    /// Whether holders hold by their own template, and not by pods of an older one alone.
+    template: bool,
     prospect: Prospect,
     terminating: bool,
 }
@@ -56,7 +66,10 @@ impl Case {
             new,
             caller: Caller::default(),
             epoch: epoch(),
+            guard: Guard::default(),
+            may_override: None,
             holders: Ok(Vec::new()),
+            template: true,
             prospect: Prospect::Moving(Duration::from_secs(60)),
             terminating: false,
         }
@@ -83,25 +96,27 @@ impl Case {
 
     fn judge(&self, old: Option<ConfigMap<'_>>, new: Option<ConfigMap<'_>>) -> Decision {
         let request = Request::Catalog(Box::new(CatalogChange::new(key(), old, new, self.caller)));
-        let needs = needs(&request, &self.epoch);
+        let terms = Terms { epoch: self.epoch.clone(), guard: self.guard, now: Timestamp::UNIX_EPOCH };
+        let needs = needs(&request, &terms);
         let mut facts = Facts { prospect: Some(self.prospect.clone()), ..Facts::default() };
+        facts.may_override = needs.may_override.and_then(|_| self.may_override.clone());
         facts.terminating = needs.namespaces.iter().map(|name| (name.clone(), Ok(self.terminating))).collect();
         facts.holders = needs.holders.map(|of| {
-            self.holders
-                .clone()
-                .map(|held| of.entries.iter().map(|entry| (entry.clone(), holders(entry, &held))).collect())
+            self.holders.clone().map(|held| {
+                of.entries.iter().map(|entry| (entry.clone(), holders(entry, &held, self.template))).collect()
+            })
         });
-        decide(&request, &facts, &self.epoch)
+        decide(&request, &facts, &terms)
     }
 }
 
-fn holders(entry: &EntryName, held: &[(&str, usize)]) -> Holders {
+fn holders(entry: &EntryName, held: &[(&str, usize)], template: bool) -> Holders {
     let Some((_, pods)) = held.iter().find(|(name, _)| *name == entry.as_str()) else { return Holders::default() };
     let workload = HoldingWorkload {
         kind: "Deployment".into(),
         namespace: "prod".into(),
         name: "extraction-api".into(),
-        template: true,
+        template,
         pods: *pods,
         pod_names: ["extraction-api-7c9f-x2x4z".into()].into_iter().take(*pods).collect(),
         unreadable: None,
@@ -168,6 +183,97 @@ fn what_a_change_takes_away_must_be_idle() {
 }
 
 #[test]
+fn a_guard_that_waits_holds_the_client_while_only_older_pods_need_the_entry() {
+    let change = || {
+        let [old, new] = [r#"{"v1":"a","v2":"b"}"#, r#"{"v2":"b"}"#].map(|data| json(Some("keys"), NONE, data));
+        let mut case = Case::new(Some(old), Some(new)).held(&[("v1", 3)]);
+        case.guard.while_in_use = WhileInUse::Wait;
+        case
+    };
+    let answer = |case: &Case| {
+        let denial = case.decide().denial.unwrap();
+        (denial.code.id(), denial.status, denial.retry_after.map(|after| after.as_secs()))
+    };
+    assert_eq!(answer(&change()), ("MG101", 403, None), "its template still needs it");
+
+    let older = |case: Case| Case { template: false, ..case };
+    assert_eq!(answer(&older(change())), ("MG101", 429, Some(30)));
+    let message = older(change()).decide().denial.unwrap().message;
+    assert_eq!(
+        message,
+        "[MG101] models: entry v1 is still used by 3 pods of Deployment prod/extraction-api (extraction-api-7c9f-x2x4z \
+         and 2 more).\nOnly pods of an older template still need it: kubectl and Helm ask again by themselves until \
+         these are gone and that is proven."
+    );
+
+    let deny = Guard::default();
+    assert_eq!(answer(&Case { guard: deny, ..older(change()) }), ("MG101", 403, None));
+    let dry_run = Caller { dry_run: true, ..Caller::default() };
+    assert_eq!(answer(&Case { caller: dry_run, ..older(change()) }), ("MG101", 403, None));
+    let stuck = Prospect::Stuck("no modelguard controller is running".to_owned());
+    assert_eq!(answer(&Case { prospect: stuck, ..older(change()) }), ("MG101", 403, None), "no proof would follow");
+
+    // Few of a client's ten attempts may be left when the pods are gone.
+    assert_eq!(answer(&change().held(&[])), ("MG103", 429, Some(24)));
+    assert_eq!(answer(&Case { guard: deny, ..change().held(&[]) }), ("MG103", 429, Some(9)));
+}
+
+#[test]
+fn waiting_does_not_help_with_what_people_keep() {
+    let hold = format!(r#"{{"{}":"v2=soak"}}"#, names::HOLD);
+    let [old, new] = [r#"{"v1":"a","v2":"b"}"#, "{}"].map(|data| json(Some("keys"), &hold, data));
+    let mut case = Case { template: false, ..Case::new(Some(old), Some(new)).held(&[("v1", 3)]) };
+    case.guard.while_in_use = WhileInUse::Wait;
+    assert_eq!(code(&case.decide()), Some(("MG101", 403)));
+}
+
+#[test]
+fn a_lenient_guard_lets_pass_what_only_use_forbids() {
+    let two = || Some(json(Some("keys"), NONE, r#"{"v1":"a","v2":"b"}"#));
+    let without_v1 = || Some(json(Some("keys"), NONE, r#"{"v2":"b"}"#));
+    let replaced = || Some(json(Some("keys"), NONE, r#"{"v1":"other","v2":"b"}"#));
+    let unlabelled = || Some(json(None, NONE, r#"{"v1":"a","v2":"b"}"#));
+    for (new, held, overlooked) in [
+        (without_v1(), Ok(vec![("v1", 3)]), "MG101"),
+        (replaced(), Ok(vec![("v1", 3)]), "MG102"),
+        (without_v1(), Ok(vec![]), "MG103"),
+        (unlabelled(), Ok(vec![("v1", 3)]), "MG105"),
+        (None, Ok(vec![("v1", 3)]), "MG106"),
+        (without_v1(), Err(Unread::new("the holders", "not listed yet")), "MG501"),
+    ] {
+        for (while_in_use, warnings) in [(WhileInUse::Warn, 1), (WhileInUse::Audit, 0)] {
+            let guard = Guard { while_in_use };
+            let decision = Case { guard, holders: held.clone(), ..Case::new(two(), new.clone()) }.decide();
+            assert!(decision.allowed(), "{overlooked}: {decision:?}");
+            assert_eq!(decision.overlooked.map(|denial| denial.code.id()), Some(overlooked));
+            assert_eq!(decision.warnings.len(), warnings, "{overlooked}: {:?}", decision.warnings);
+            assert_eq!(decision.facts.enforcement, while_in_use);
+            assert!(decision.settle.is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_lenient_guard_says_what_it_would_have_denied() {
+    let [old, new] = [r#"{"v1":"a"}"#, "{}"].map(|data| json(Some("keys"), NONE, data));
+    let mut case = Case::new(Some(old), Some(new)).held(&[("v1", 3)]);
+    case.guard.while_in_use = WhileInUse::Warn;
+    let expected = "modelguard only warns here, and would deny this: [MG101] models: entry v1 is still used by 3 pods of \
+                    Deployment prod/extraction-api (extraction-api-7c9f-x2x4z and 2 more).";
+    assert_eq!(case.decide().warnings, [expected]);
+}
+
+#[test]
+fn no_guard_is_lenient_with_what_cannot_be_read() {
+    let [old, new] = ["- {name: v1}", "a: b"]
+        .map(|text| json(Some("yaml"), NONE, &serde_json::json!({"models.yaml": text}).to_string()));
+    for while_in_use in WhileInUse::ALL {
+        let case = Case { guard: Guard { while_in_use }, ..Case::new(Some(old.clone()), Some(new.clone())) };
+        assert_eq!(code(&case.held(&[("v1", 3)]).decide()), Some(("MG104", 422)), "{while_in_use}");
+    }
+}
+
+#[test]
 fn idle_of_another_epoch_proves_nothing() {
     let old = json(Some("keys"), &idle(r#""v1""#), r#"{"v1":"a"}"#);
     let mut case = Case::new(Some(old), Some(json(Some("keys"), NONE, "{}")));
@@ -186,7 +292,7 @@ fn in_a_folder_of_manifests_only_what_is_said_to_be_idle_may_go() {
         let [old, new] = [&old, &new].map(|json| Some(ConfigMap::parse(json).unwrap()));
         let mut change = CatalogChange::new(key(), old, new, Caller::default());
         change.proof = Proof::Standalone([entry(idle)].into());
-        assert_eq!(needs(&Request::Catalog(change.into()), &epoch()) == Needs::default(), allowed, "{gone} {idle}");
+        assert_eq!(needs(&Request::Catalog(change.into()), &terms()) == Needs::default(), allowed, "{gone} {idle}");
     }
 }
 
@@ -302,6 +408,58 @@ fn annotations_that_were_not_set_by_the_mutating_webhook_are_denied() {
     }
 }
 
+/// Until half an hour after the epoch, which is what time it is in these tests.
+const BROKEN_GLASS: &str = r#"{"modelguard.dev/break-glass":"1970-01-01T00:30:00Z on fire"}"#;
+
+#[test]
+fn break_glass_lets_a_change_of_a_catalog_pass() {
+    let two = || Some(json(Some("keys"), BROKEN_GLASS, r#"{"v1":"a","v2":"b"}"#));
+    let without_v1 = || Some(json(Some("keys"), BROKEN_GLASS, r#"{"v2":"b"}"#));
+    let unlabelled = || Some(json(None, BROKEN_GLASS, r#"{"v1":"a","v2":"b"}"#));
+    for (new, overlooked) in [(without_v1(), "MG101"), (unlabelled(), "MG105"), (None, "MG106")] {
+        let case = Case { may_override: Some(Ok(true)), ..Case::new(two(), new.clone()) }.held(&[("v1", 3)]);
+        let decision = case.decide();
+        assert!(decision.allowed(), "{overlooked}: {decision:?}");
+        assert_eq!(decision.overlooked.map(|denial| denial.code.id()), Some(overlooked));
+        assert_eq!(decision.granted.map(|grant| grant.reason).as_deref(), Some("on fire"));
+        let case = Case { may_override: Some(Ok(false)), ..Case::new(two(), new) }.held(&[("v1", 3)]);
+        assert_eq!(code(&case.decide()), Some(("MG502", 403)), "instead of {overlooked}");
+    }
+}
+
+#[test]
+fn break_glass_begins_no_proof_and_makes_none() {
+    let two = || Some(json(Some("keys"), BROKEN_GLASS, r#"{"v1":"a","v2":"b"}"#));
+    let without_v1 = Some(json(Some("keys"), BROKEN_GLASS, r#"{"v2":"b"}"#));
+    let unproven = Case { may_override: Some(Ok(true)), ..Case::new(two(), without_v1) }.decide();
+    assert_eq!(unproven.overlooked.map(|denial| denial.code.id()), Some("MG103"));
+    assert!(unproven.settle.is_empty());
+
+    // A proof that nobody made would go on to count after the hour.
+    let both = format!("{},{}", BROKEN_GLASS.trim_end_matches('}'), idle(r#""v1""#).trim_start_matches('{'));
+    let forged = json(Some("keys"), &both, r#"{"v1":"a","v2":"b"}"#);
+    let [old, new] = [two().unwrap(), forged];
+    let [old, new] = [&old, &new].map(|json| Some(ConfigMap::parse(json).unwrap()));
+    let case = Case { may_override: Some(Ok(true)), ..Case::new(None, None) };
+    assert_eq!(code(&case.judge(old, new)), Some(("MG501", 503)));
+}
+
+#[test]
+fn what_break_glass_lets_pass_beside_it_still_counts() {
+    let mut object = deployment("models:v1, models:v9");
+    let said = "1970-01-01T00:30:00Z on fire";
+    object.metadata.annotations = [(names::BREAK_GLASS, said)].into_iter().collect();
+    let id = crate::holder::ObjectId { kind: HolderKind::Deployment, namespace: "prod".into(), name: "api".into() };
+    let change = WorkloadChange::new(id, None, &object, Caller::default());
+    assert_eq!(needs(&Request::Workload(change.clone()), &terms()).may_override.as_deref(), Some("prod"));
+    let facts = known(key(), Some(stored(&idle(r#""v1""#), r#"{"v1":"a"}"#)));
+    let facts = Facts { may_override: Some(Ok(true)), ..facts };
+    let decision = decide(&Request::Workload(change), &facts, &terms());
+    assert!(decision.allowed(), "{decision:?}");
+    assert_eq!(decision.overlooked.map(|denial| denial.code.id()), Some("MG201"));
+    assert!(!decision.lifts[0].usage.marks(&entry("v1")));
+}
+
 #[test]
 fn the_message_names_holders_step_and_what_to_do_next() {
     let old = json(Some("keys"), NONE, r#"{"v1":"a","v2":"b"}"#);
@@ -360,7 +518,7 @@ fn reference(old: Option<&str>, new: &str, caller: Caller, facts: &Facts) -> Dec
     let id = crate::holder::ObjectId { kind: HolderKind::Deployment, namespace: "prod".into(), name: "api".into() };
     let old = old.map(deployment);
     let change = WorkloadChange::new(id, old.as_ref(), &deployment(new), caller);
-    decide(&Request::Workload(change), facts, &epoch())
+    decide(&Request::Workload(change), facts, &terms())
 }
 
 fn known(key: CatalogKey, stored: Option<Stored>) -> Facts {

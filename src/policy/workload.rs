@@ -3,8 +3,9 @@
 //! What a request only keeps needs no check: the holder's own compare-and-swap covers it. Each reference that
 //! it adds must be listed, and its entry goes back to InUse before the request is allowed.
 
+use super::break_glass;
 use super::message;
-use super::{Decision, Declared, Denial, Facts, Lift, Needs, Record, Step, Stored, Unread, WorkloadChange};
+use super::{Decision, Declared, Denial, Facts, Lift, Needs, Record, Step, Stored, Terms, Unread, WorkloadChange};
 use crate::catalog::{EntryName, Format};
 use crate::reference::{CatalogKey, Need, Origin, Reference};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,14 +14,16 @@ use std::collections::{BTreeMap, BTreeSet};
 /// name with every entry: a hostile annotation of sixteen thousand items would keep a thread busy for seconds.
 const MOST_DENIALS: usize = 20;
 
-pub(super) fn needs(change: &WorkloadChange) -> Needs {
+pub(super) fn needs(change: &WorkloadChange, terms: &Terms) -> Needs {
     let catalogs: BTreeSet<_> = change.added().map(|reference| reference.catalog.clone()).collect();
     let foreign = |key: &&CatalogKey| key.namespace != change.id.namespace;
     let namespaces = catalogs.iter().filter(foreign).map(|key| key.namespace.clone()).collect();
-    Needs { catalogs, namespaces, holders: None }
+    let asks = change.break_glass.asks(terms.now);
+    let may_override = asks.then(|| change.id.namespace.clone());
+    Needs { catalogs, namespaces, may_override, holders: None }
 }
 
-pub(super) fn decide(change: &WorkloadChange, facts: &Facts) -> Decision {
+pub(super) fn decide(change: &WorkloadChange, facts: &Facts, terms: &Terms) -> Decision {
     let mut lifted: BTreeMap<&CatalogKey, (&Stored, BTreeSet<EntryName>)> = BTreeMap::new();
     let mut denials: Vec<Denial> = reference_invalid(change).into_iter().collect();
     for reference in change.added() {
@@ -36,12 +39,19 @@ pub(super) fn decide(change: &WorkloadChange, facts: &Facts) -> Decision {
             Ok(None) => {}
         }
     }
-    let record = record(change);
-    if let Some(denial) = message::gravest(denials) {
-        return Decision { facts: record, ..denial.into() };
+    let looked_at_all = denials.len() < MOST_DENIALS;
+    let mut decision = Decision { denial: message::gravest(denials), facts: record(change), ..Decision::default() };
+    // What was not looked at may need a lift, so nothing lets it pass.
+    if looked_at_all {
+        decision = break_glass::judge(decision, &change.break_glass, &message::subject(change), facts, terms);
     }
+    if !decision.allowed() {
+        return decision;
+    }
+    // Whatever else break-glass lets pass: the references that are as they should be count from now on.
     let lifts = if change.caller.dry_run { Vec::new() } else { lifted.into_iter().filter_map(lift).collect() };
-    Decision { lifts, facts: record, warnings: warnings(change), ..Decision::default() }
+    let warnings = decision.warnings.into_iter().chain(warnings(change)).collect();
+    Decision { lifts, warnings, ..decision }
 }
 
 /// A reference that counts, and what it needs.

@@ -9,18 +9,20 @@
 
 use crate::catalog::EntryName;
 use crate::controller::{Progress, Refused};
+use crate::guard::Guard;
 use crate::holder::{Hold, Holders, ObjectId};
 use crate::index::Index;
 use crate::names;
 use crate::object::{Content, StringMap, Workload};
-use crate::policy::{CurrentEpoch, Declared, HoldersOf, Lift, Prospect, Stored, Unread};
+use crate::policy::{CurrentEpoch, Declared, HoldersOf, Lift, Prospect, Requester, Stored, Unread};
 use crate::reference::CatalogKey;
 use crate::sharing::Sharing;
 use crate::usage::Usage;
 use crate::world::{LiftError, World};
 use base64::Engine as _;
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use parking_lot::RwLock;
 use serde_json::json;
 use std::borrow::Cow;
@@ -39,6 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Cluster {
     /// Talks to the API server.
     pub client: kube::Client,
+    /// How strict.
+    pub guard: Guard,
     /// What the watches say.
     pub index: Arc<RwLock<Index>>,
     /// What the controller says of itself.
@@ -84,6 +88,34 @@ impl World for Cluster {
 
     fn epoch(&self, sharing: &Sharing) -> CurrentEpoch {
         self.progress.epoch(sharing)
+    }
+
+    async fn may_override(&self, who: &Requester, namespace: &str) -> Result<bool, Unread> {
+        let (group, resource, verb) = names::OVERRIDE;
+        let attributes = ResourceAttributes {
+            group: Some(group.to_owned()),
+            resource: Some(resource.to_owned()),
+            verb: Some(verb.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            ..ResourceAttributes::default()
+        };
+        let spec = SubjectAccessReviewSpec {
+            resource_attributes: Some(attributes),
+            user: Some(who.username.clone()),
+            uid: Some(who.uid.clone()).filter(|uid| !uid.is_empty()),
+            groups: Some(who.groups.clone()),
+            extra: Some(who.extra.clone()),
+            ..SubjectAccessReviewSpec::default()
+        };
+        let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
+        let reviews = Api::<SubjectAccessReview>::all(self.client.clone());
+        let params = PostParams::default();
+        let answer = answered(|| "the permission to override".to_owned(), reviews.create(&params, &review)).await?;
+        Ok(answer.status.is_some_and(|status| status.allowed))
+    }
+
+    fn guard(&self) -> Guard {
+        self.guard
     }
 
     fn holders(&self, of: &HoldersOf) -> Result<BTreeMap<EntryName, Holders>, Unread> {

@@ -23,10 +23,13 @@ mod snapshot;
 pub use snapshot::ManifestsError;
 
 use crate::catalog::EntryName;
+use crate::guard::Guard;
 use crate::holder::{Holders, ObjectId};
 use crate::names;
 use crate::object::Workload;
-use crate::policy::{CatalogChange, CurrentEpoch, Declared, HoldersOf, Lift, Proof, Prospect, Stored, Unread};
+use crate::policy::{
+    CatalogChange, CurrentEpoch, Declared, HoldersOf, Lift, Proof, Prospect, Requester, Stored, Unread,
+};
 use crate::reference::CatalogKey;
 use crate::sharing::Sharing;
 use crate::usage::{Epoch, Usage};
@@ -43,6 +46,7 @@ use tokio::sync::Mutex;
 #[derive(Debug)]
 pub struct Standalone {
     dir: PathBuf,
+    guard: Guard,
     usage: CarriedUsage,
     /// What was read last. Whoever reads holds it, so that what is older never replaces what is newer.
     files: Mutex<Option<Files>>,
@@ -64,11 +68,17 @@ impl Standalone {
     ///
     /// # Errors
     /// [`ManifestsError`] names the file that cannot be read, and the place in it.
-    pub async fn open(dir: &Path, usage: CarriedUsage) -> Result<Self, ManifestsError> {
+    pub async fn open(dir: &Path, guard: Guard, usage: CarriedUsage) -> Result<Self, ManifestsError> {
         let (files, snapshot) = read(dir.to_owned(), None).await;
         let snapshot = snapshot.unwrap_or_else(|| Ok(Snapshot::default()))?;
         tracing::info!(dir = %dir.display(), %snapshot, "standing alone");
-        Ok(Self { dir: dir.to_owned(), usage, files: Mutex::new(files), known: RwLock::new(Ok(snapshot.into())) })
+        Ok(Self {
+            dir: dir.to_owned(),
+            guard,
+            usage,
+            files: Mutex::new(files),
+            known: RwLock::new(Ok(snapshot.into())),
+        })
     }
 
     /// The pods that reference an entry which is not there.
@@ -141,6 +151,15 @@ impl World for Standalone {
         };
         let held = snapshot.index.held(&change.key, *format, catalog.names());
         Proof::Standalone(catalog.names().filter(|entry| !held.contains(*entry)).cloned().collect())
+    }
+
+    /// Manifests of roles are not read: here nobody may.
+    async fn may_override(&self, _: &Requester, _: &str) -> Result<bool, Unread> {
+        Ok(false)
+    }
+
+    fn guard(&self) -> Guard {
+        self.guard
     }
 
     fn holders(&self, of: &HoldersOf) -> Result<BTreeMap<EntryName, Holders>, Unread> {

@@ -392,6 +392,28 @@ async fn every_decision_is_recorded_without_data() {
     assert!(!serde_json::to_string(&records).unwrap().contains("s3://"));
 }
 
+/// The permission is looked up by everything that the API server knows of the requester.
+#[tokio::test]
+async fn break_glass_is_for_whoever_has_the_permission() {
+    let bare = Bare::new();
+    bare.world.with(|state| state.holders.insert(entry("v1"), world::deployment_holds()));
+    let until = jiff::Timestamp::now() + jiff::SignedDuration::from_mins(30);
+    let mut review = removal();
+    let annotations = &mut review["request"]["oldObject"]["metadata"]["annotations"];
+    annotations["modelguard.dev/break-glass"] = format!("{until} on fire").into();
+    review["request"]["operation"] = "DELETE".into();
+    review["request"]["object"] = Value::Null;
+    assert_eq!(denial(&bare.ask("/validate", &review).await), ("MG502", 403));
+
+    review["request"]["userInfo"]["groups"] = json!(["firefighters"]);
+    let response = bare.ask("/validate", &review).await;
+    assert_eq!(response["allowed"], true, "{response}");
+    assert!(response["warnings"][0].as_str().unwrap().contains("[MG106]"), "{response}");
+    let records = bare.records().await;
+    let passed = &records[1];
+    assert_eq!((&passed["enforcement"], &passed["reason"]), (&"BreakGlass".into(), &"on fire".into()), "{passed}");
+}
+
 /// The removal of `v1`, which the stored object does not say is Idle.
 fn removal() -> Value {
     recorded("config-map-remove")

@@ -22,6 +22,7 @@ fn main() -> Result<()> {
     let options = Options {
         binary: binary.canonicalize().with_context(|| format!("no program at {}", binary.display()))?,
         settle: env::var("MODELGUARD_SETTLE").unwrap_or_else(|_| "60s".to_owned()),
+        args: Vec::new(),
         shutdown_delay: "1s".to_owned(),
         replicas: 1,
         route: Route::Service,

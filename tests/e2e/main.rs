@@ -8,6 +8,7 @@
 //! it: the code, the status, and what is stored afterwards.
 
 mod audit;
+mod break_glass;
 mod forgery;
 mod incident;
 mod optin;
@@ -18,6 +19,7 @@ mod replicas;
 mod revision;
 mod scene;
 mod stage;
+mod strictness;
 #[path = "../support/mod.rs"]
 mod support;
 mod transport;
@@ -77,8 +79,10 @@ fn all() -> Vec<Test> {
         races::tests,
         replicas::tests,
         revision::tests,
+        strictness::tests,
         transport::tests,
         audit::tests,
+        break_glass::tests,
     ];
     files.into_iter().flat_map(|tests| tests()).collect()
 }

@@ -80,11 +80,25 @@ impl Default for Setup {
         let options = Options {
             binary: Path::new(env!("CARGO_BIN_EXE_modelguard")).to_owned(),
             settle: "2s".to_owned(),
+            args: Vec::new(),
             shutdown_delay: "1s".to_owned(),
             replicas: 1,
             route: Route::Service,
         };
         Self { shape: Shape::Full, options, is_unsound: false }
+    }
+}
+
+impl Setup {
+    /// The same with one more argument of `serve`.
+    pub(crate) fn with(mut self, arg: &str) -> Self {
+        self.options.args.push(arg.to_owned());
+        self
+    }
+
+    /// The same with nothing but an API server and its store.
+    pub(crate) fn without_controllers(self) -> Self {
+        Self { shape: Shape::Store, ..self }
     }
 }
 

@@ -4,12 +4,14 @@
 //! the answer is read off what comes back. Equal questions are answered from memory, for the functions are pure.
 
 use super::state::{ENTRIES, Entries, Mark, Marks, Need, Stored};
+use jiff::Timestamp;
 use modelguard::catalog::EntryName;
+use modelguard::guard::Guard;
 use modelguard::holder::{Hold, Holders, ObjectId, Workload as Holding};
 use modelguard::names;
 use modelguard::object::{ConfigMap, HolderKind, Workload};
 use modelguard::policy::{
-    self, Caller, CatalogChange, CurrentEpoch, Declared, Facts, Prospect, Request, WorkloadChange,
+    self, Caller, CatalogChange, CurrentEpoch, Declared, Facts, Prospect, Request, Terms, WorkloadChange,
 };
 use modelguard::reference::CatalogKey;
 use modelguard::revision;
@@ -127,12 +129,12 @@ impl Real {
             let id = ObjectId { kind: HolderKind::Deployment, namespace: "prod".into(), name: "app".into() };
             let old = asked.old.map(workload);
             let request = Request::Workload(WorkloadChange::new(id, old.as_ref(), &workload(asked.new), caller));
-            let needs = policy::needs(&request, &epoch(1));
+            let needs = policy::needs(&request, &terms(1));
             let stored = |key| (key, Ok(asked.stored.map(|stored| self.read(&stored))));
             let catalogs = needs.catalogs.into_iter().map(stored).collect();
             let terminating = needs.namespaces.into_iter().map(|name| (name, Ok(false))).collect();
             let facts = Facts { catalogs, terminating, ..Facts::default() };
-            let decision = policy::decide(&request, &facts, &epoch(1));
+            let decision = policy::decide(&request, &facts, &terms(1));
             match (decision.allowed(), decision.lifts.as_slice()) {
                 (false, _) => Referred::Denied,
                 (true, []) => Referred::Allowed,
@@ -161,7 +163,7 @@ impl Real {
             }
             let becomes = new.as_ref().map(stored_of);
             let request = Request::Catalog(Box::new(CatalogChange::new(key(), old, new, caller)));
-            let needs = policy::needs(&request, &epoch(changed.epoch));
+            let needs = policy::needs(&request, &terms(changed.epoch));
             let held = |entry: &EntryName| (entry.clone(), holders(changed.known_held & bit(entry) != 0));
             let facts = Facts {
                 terminating: needs.namespaces.into_iter().map(|name| (name, Ok(false))).collect(),
@@ -169,7 +171,7 @@ impl Real {
                 prospect: Some(Prospect::Moving(Duration::ZERO)),
                 ..Facts::default()
             };
-            let decision = policy::decide(&request, &facts, &epoch(changed.epoch));
+            let decision = policy::decide(&request, &facts, &terms(changed.epoch));
             assert!(decision.lifts.is_empty(), "a change of a catalog writes nothing by itself");
             match decision.allowed() {
                 true => Judged::Allowed(becomes),
@@ -332,6 +334,10 @@ fn epoch_name(epoch: u8) -> String {
 
 fn epoch(epoch: u8) -> CurrentEpoch {
     Ok(Epoch::new(&epoch_name(epoch)))
+}
+
+fn terms(of: u8) -> Terms {
+    Terms { epoch: epoch(of), guard: Guard::default(), now: Timestamp::UNIX_EPOCH }
 }
 
 fn settling_id(id: u8) -> SettlingId {

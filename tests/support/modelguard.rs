@@ -50,6 +50,8 @@ pub(crate) struct Options {
     pub(crate) binary: PathBuf,
     /// Δ, such as `2s`.
     pub(crate) settle: String,
+    /// More arguments of `serve`.
+    pub(crate) args: Vec<String>,
     /// How long a stopping replica goes on serving.
     pub(crate) shutdown_delay: String,
     /// How many there are; several stand behind a balancer.
@@ -178,7 +180,7 @@ impl Replica {
         let process = Process::start(Launch {
             log: cluster.dir().join(format!("{name}.log")),
             program: options.binary.clone(),
-            args: args.into(),
+            args: args.into_iter().chain(options.args.iter().cloned()).collect(),
             env: env.map(|(name, value)| (name.to_owned(), OsString::from(value))).into(),
             name,
         })?;

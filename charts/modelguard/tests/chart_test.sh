@@ -91,7 +91,7 @@ refused() {
 
 policies=(ValidatingAdmissionPolicy{,} ValidatingAdmissionPolicyBinding{,})
 always=(MutatingWebhookConfiguration ValidatingWebhookConfiguration "${policies[@]}" ServiceAccount FlowSchema PriorityLevelConfiguration)
-rbac=(ClusterRole ClusterRoleBinding Role RoleBinding)
+rbac=(ClusterRole ClusterRole ClusterRoleBinding Role RoleBinding)
 configurations=(MutatingWebhookConfiguration ValidatingWebhookConfiguration)
 
 cat >"$work/ca.crt" <<'PEM'
@@ -126,7 +126,7 @@ for kind in "${configurations[@]}"; do
 done
 has Service 'type: ClusterIP' 'targetPort: webhook' 'port: 443'
 has Deployment 'replicas: 3' 'image: "modelguard:0.1.0"' '- serve' '- --listen=[::]:10250' '- --admin-listen=[::]:9090' \
-  '- --tls-dir=/etc/modelguard/tls' '- --settle=60s' '- --shutdown-delay=10s' '- --log-format=json' '- --webhook-configuration=modelguard' \
+  '- --tls-dir=/etc/modelguard/tls' '- --settle=60s' '- --while-in-use=deny' '- --shutdown-delay=10s' '- --log-format=json' '- --webhook-configuration=modelguard' \
   '- --lease=modelguard' '- --namespace=guard' 'secretName: "modelguard-tls"' 'maxUnavailable: 0' 'maxSurge: 1' \
   'terminationGracePeriodSeconds: 45' 'enableServiceLinks: false' 'path: /livez' 'path: /readyz' \
   'memory: 64Mi' 'memory: 512Mi' \
@@ -138,7 +138,10 @@ patience=$(awk '$1 == "startupProbe:" { on = 1 } $1 == "livenessProbe:" { on = 0
 ((patience >= 90)) || failed "a start may take $patience s"
 has PodDisruptionBudget 'maxUnavailable: 1' 'unhealthyPodEvictionPolicy: AlwaysAllow'
 has ClusterRole 'verbs: [get, list, watch, patch]' 'resourceNames: [modelguard]'
-lacks ClusterRole '"*"' secrets create update delete
+lacks ClusterRole '"*"' secrets update delete
+# Of what the webhook itself may: to ask for permissions, which makes nothing.
+times 1 ClusterRole 'verbs: [create]'
+has ClusterRole 'resources: [subjectaccessreviews]' 'verbs: [override]'
 times 1 ClusterRole 'verbs: [get]'
 times 1 ClusterRole 'verbs: [get, list, watch]'
 has Role 'verbs: [create]' 'resourceNames: [modelguard]' 'verbs: [get, update]'
@@ -200,6 +203,7 @@ has Deployment "image: \"example.org:5000/a/b:v1@$digest\""
 cat >"$work/all.yaml" <<'YAML'
 imagePullSecrets: [{name: pull}]
 settle: 1m30s
+whileInUse: Audit
 logFormat: text
 shutdownDelay: 30s
 logLevel: info,modelguard=debug
@@ -219,7 +223,7 @@ extraArgs: ["--listen=0.0.0.0:10250"]
 extraEnv: [{name: MORE, value: "1"}, {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]
 YAML
 render 'everything else' --values "$work/all.yaml"
-has Deployment '- name: pull' '- --settle=1m30s' '- --log-format=text' '- --shutdown-delay=30s' 'value: "info,modelguard=debug"' 'cpu: 1' 'disk: ssd' \
+has Deployment '- name: pull' '- --settle=1m30s' '- --while-in-use=audit' '- --log-format=text' '- --shutdown-delay=30s' 'value: "info,modelguard=debug"' 'cpu: 1' 'disk: ssd' \
   'kubernetes.io/os: linux' 'key: gpu' 'podAntiAffinity:' 'priorityClassName: "system-cluster-critical"' 'note: "1"' \
   'pod: "yes"' '- --listen=0.0.0.0:10250' '- name: MORE' '- name: NODE'
 # The last of a repeated flag wins.
@@ -264,6 +268,7 @@ refused 'a digest that is none' digest --set image.digest=sha256:0
 refused 'no replicas' replicaCount --set replicaCount=0
 refused 'a duration without a unit' settle --set settle=60
 refused 'no settling at all' settle --set settle=0s
+refused 'an unknown strictness' whileInUse --set whileInUse=Enforce
 refused 'an unknown log format' logFormat --set logFormat=xml
 refused 'a delay that leaves no time to drain' shutdownDelay --set shutdownDelay=31s
 refused 'a URL without TLS' url --set webhooks.url=http://localhost

@@ -3,6 +3,7 @@
 use super::webhook::Webhook;
 use super::{Change, Scene, Step, Told};
 use crate::cli::admit::{admit, code};
+use crate::guard::Guard;
 use crate::names;
 use crate::world::standalone::{CarriedUsage, Standalone};
 use anyhow::Context as _;
@@ -39,7 +40,7 @@ impl Cluster {
     /// The cluster before the release: v2 is listed, and every pod uses it.
     pub(super) async fn start() -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("modelguard-demo-").tempdir().context("make a temporary folder")?;
-        let world = Arc::new(Standalone::open(dir.path(), CarriedUsage::Ignored).await?);
+        let world = Arc::new(Standalone::open(dir.path(), Guard::default(), CarriedUsage::Ignored).await?);
         let (config_map, deployment) = (config_map(&["v2"]), deployment("v2"));
         let cluster = Self { dir, world, config_map, deployment, pods: vec!["v2"; PODS] };
         cluster.write()?;

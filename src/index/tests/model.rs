@@ -125,7 +125,7 @@ impl Model {
                 it.pods += 1;
                 it.pod_names.push(facts.id.name.clone());
             } else {
-                it.template = true;
+                it.template |= facts.owner.is_none();
             }
             if it.unreadable.is_none() {
                 it.unreadable = unreadable.map(Into::into);

@@ -1,0 +1,77 @@
+//! The guard: how strict modelguard is. There is the built-in one, which is set by flags and holds for everything.
+
+use std::fmt;
+use std::str::FromStr;
+use thiserror::Error;
+
+/// How strict modelguard is with what it guards.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Guard {
+    /// What becomes of a change that takes away an entry in use.
+    pub while_in_use: WhileInUse,
+}
+
+/// What becomes of a change that takes away an entry which is not proven Idle.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum WhileInUse {
+    /// It is denied.
+    #[default]
+    Deny,
+    /// It is denied so that the client holds it and asks again, while only pods of an older template use the entry.
+    Wait,
+    /// It is allowed, with a warning for the user.
+    Warn,
+    /// It is allowed, and recorded.
+    Audit,
+}
+
+/// A text that names no [`WhileInUse`].
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[error("expected deny, wait, warn or audit")]
+pub struct UnknownStrictness;
+
+// === impl WhileInUse ===
+
+impl WhileInUse {
+    /// Every one, the strictest first.
+    pub const ALL: [Self; 4] = [Self::Deny, Self::Wait, Self::Warn, Self::Audit];
+
+    /// As guards and decision records write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Deny => "Deny",
+            Self::Wait => "Wait",
+            Self::Warn => "Warn",
+            Self::Audit => "Audit",
+        }
+    }
+}
+
+impl fmt::Display for WhileInUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for WhileInUse {
+    type Err = UnknownStrictness;
+
+    /// Reads it in any case: a flag is typed as `deny`, a guard says `Deny`.
+    fn from_str(text: &str) -> Result<Self, UnknownStrictness> {
+        Self::ALL.into_iter().find(|it| it.as_str().eq_ignore_ascii_case(text)).ok_or(UnknownStrictness)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_strictness_is_read_as_it_is_written_and_as_it_is_typed() {
+        for one in WhileInUse::ALL {
+            assert_eq!(one.to_string().parse(), Ok(one));
+            assert_eq!(one.to_string().to_lowercase().parse(), Ok(one));
+        }
+        assert_eq!("enforce".parse::<WhileInUse>(), Err(UnknownStrictness));
+    }
+}
