@@ -5,15 +5,18 @@
 //! index (watches) ─▶ View ────────────────┼─▶ Settler::plan ─▶ write (CAS) │ due ─▶ live LIST ─▶ Idle (CAS)
 //! election (Lease) ───────────────────────┘        every replica plans, the leader acts
 //! refused removals ─▶ Settling (CAS)               every replica, after it has answered
+//! events ─▶ beside their ConfigMap                 every replica its own
 //! ```
 //! Every replica keeps the timers, so that Δ does not start anew when another one takes over. Nothing rests on
 //! there being one leader: every write is a compare-and-swap, and a proof is worth the same whoever makes it.
 
+mod announce;
 mod configurations;
 mod election;
 mod settle;
 mod trouble;
 
+pub use announce::announce;
 pub use configurations::{follow_namespaces, watch_configurations};
 pub use election::{Election, Leadership};
 pub use settle::{Refused, prove, settle_refused};

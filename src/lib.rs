@@ -12,13 +12,13 @@
 //!          world/cluster (kube: quorum reads,   world/standalone (a folder of manifests,
 //!          CAS writes, watches ─▶ index)        read for each fact; no kube)
 //!                              │
-//!                          controller (Lease): settles entries, watches what proofs rest on
+//!                          controller (Lease): settles entries, watches what proofs rest on; writes Events
 //! ```
 //! The direction is law: transport → domain ← Kubernetes.
 //!
 //! | room | modules | may use |
 //! |---|---|---|
-//! | domain | [`names`] [`catalog`] [`object`] [`manifest`] [`reference`](mod@reference) [`holder`] [`usage`] [`revision`] [`policy`] [`sharing`] [`arming`] [`guard`] | data in, data out: no I/O, no clock; time is an argument |
+//! | domain | [`names`] [`catalog`] [`object`] [`manifest`] [`reference`](mod@reference) [`holder`] [`usage`] [`revision`] [`policy`] [`sharing`] [`arming`] [`guard`] [`event`] | data in, data out: no I/O, no clock; time is an argument |
 //! | index | [`index`] | the same, but for `index/{resource,watch,live}`, which feed it |
 //! | Kubernetes | [`world`] [`controller`] | kube |
 //! | folder | `world/standalone` | files, and neither kube nor a clock |
@@ -51,6 +51,7 @@ pub mod catalog;
 pub mod cli;
 pub mod clock;
 pub mod controller;
+pub mod event;
 pub mod guard;
 pub mod holder;
 pub mod index;

@@ -36,6 +36,7 @@ pub struct Metrics {
     index_synced: Gauge,
     catalogs_without_epoch: Gauge,
     proofs: Family<ResultLabels, Counter>,
+    events_lost: Family<EventLossLabels, Counter>,
 }
 
 /// What a request is counted under.
@@ -70,6 +71,11 @@ struct ResultLabels {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct EventLossLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct RoleLabels {
     role: &'static str,
 }
@@ -81,6 +87,17 @@ pub(crate) enum Shed {
     Concurrency,
     /// Too many bytes of bodies are being held.
     Memory,
+}
+
+/// Why an Event was not written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum EventLoss {
+    /// Too many different ones are remembered.
+    Burst,
+    /// The API server did not take it.
+    Failed,
+    /// Too many wait.
+    Full,
 }
 
 /// Counts a request as in flight until it is dropped, be it answered or abandoned.
@@ -126,6 +143,7 @@ impl Metrics {
             index_synced: Gauge::default(),
             catalogs_without_epoch: Gauge::default(),
             proofs: Family::default(),
+            events_lost: Family::default(),
         };
         // From the start, so that an increase can be told from a first appearance.
         for shed in [Shed::Concurrency, Shed::Memory] {
@@ -134,6 +152,9 @@ impl Metrics {
         for result in ["error", "ok"] {
             drop(metrics.reloads.get_or_create(&ResultLabels { result }));
             drop(metrics.proofs.get_or_create(&ResultLabels { result }));
+        }
+        for loss in [EventLoss::Burst, EventLoss::Failed, EventLoss::Full] {
+            drop(metrics.events_lost.get_or_create(&loss.labels()));
         }
         metrics.enter_into(registry);
         metrics
@@ -174,6 +195,7 @@ impl Metrics {
             "Decision records lost because they could not be written in time",
             self.records_dropped.clone(),
         );
+        registry.register("events_dropped", "Events that were not written, by why", self.events_lost.clone());
         registry.register("leader", "Whether this replica moves entries forward", self.leader.clone());
         registry.register("index_synced", "Whether every kind of holder has been listed", self.index_synced.clone());
         registry.register(
@@ -236,6 +258,11 @@ impl Metrics {
         self.reloads.get_or_create(&ResultLabels { result }).inc();
     }
 
+    /// Counts an Event that was not written.
+    pub(crate) fn event_lost(&self, loss: EventLoss) {
+        self.events_lost.get_or_create(&loss.labels()).inc();
+    }
+
     /// Notes when the certificate that is served expires.
     pub(crate) fn certificate_expires(&self, unix_seconds: i64) {
         self.certificate_expiry.get_or_create(&RoleLabels { role: "serving" }).set(unix_seconds);
@@ -254,6 +281,17 @@ impl Shed {
             Self::Memory => "memory",
         };
         ShedLabels { limit }
+    }
+}
+
+impl EventLoss {
+    const fn labels(self) -> EventLossLabels {
+        let reason = match self {
+            Self::Burst => "burst",
+            Self::Failed => "failed",
+            Self::Full => "full",
+        };
+        EventLossLabels { reason }
     }
 }
 
@@ -331,6 +369,7 @@ mod tests {
             "modelguard_certificate_expiry_timestamp_seconds{role=\"serving\"} 1800000000",
             "modelguard_certificate_reloads_total{result=\"error\"} 0",
             "modelguard_decision_log_dropped_total 0",
+            "modelguard_events_dropped_total{reason=\"full\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }

@@ -20,6 +20,7 @@ pub use decision::{
     Cause, Code, CurrentEpoch, Decision, Denial, Facts, HoldersOf, Lift, Needs, Prospect, Record, Step, Stored, Terms,
     Unread,
 };
+pub(crate) use message::list;
 pub use message::{REPEAT, RETRY_AFTER, not_verified, unverified};
 pub use request::{Caller, CatalogChange, Declared, Proof, Request, Requester, Version, WorkloadChange};
 

@@ -3,12 +3,14 @@
 //! ```text
 //! Needs ──▶ World ──▶ Facts        quorum reads, each started after the request arrived
 //! Lift  ──▶ World ──▶ Written      a compare-and-swap
+//! Event ──▶ World                  told where people look, some time
 //! ```
 
 pub mod cluster;
 pub mod standalone;
 
 use crate::catalog::EntryName;
+use crate::event::Event;
 use crate::guard::Guard;
 use crate::holder::{Holders, ObjectId};
 use crate::object::Workload;
@@ -62,6 +64,9 @@ pub trait World: Send + Sync + 'static {
     /// Asks that the proof for these entries begin; never blocks. That is queued just before the answer is encoded;
     /// Settling is written 200 ms later at the earliest, which is no promise that the answer is out.
     fn settle(&self, catalog: &CatalogKey, entries: BTreeSet<EntryName>);
+
+    /// Tells people of what happened to a model ConfigMap; never blocks, and is lost where that cannot be.
+    fn announce(&self, event: Event);
 }
 
 /// Why a lift was not written.

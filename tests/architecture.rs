@@ -57,6 +57,7 @@ const ROOMS: &[Room] = &[
             "policy/",
             "sharing.rs",
             "arming.rs",
+            "event.rs",
             "guard.rs",
         ],
         forbidden: IO_AND_CLOCK,

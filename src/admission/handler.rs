@@ -4,10 +4,12 @@ use super::answer::{self, answer};
 use super::body::{self, Budget, NoRoom, Received};
 use super::convert::{Asked, Known};
 use super::judge::judge;
-use super::review::{Review, Unreadable, salvage_uid};
+use super::review::{Operation, Review, Unreadable, salvage_uid};
+use crate::event::Event;
 use crate::metrics::{Metrics, RequestLabels, Shed};
 use crate::policy::{self, Decision, Denial, Request};
 use crate::record::{Digests, Log, Object, Outcome, Record, Schema, Verdict};
+use crate::reference::CatalogKey;
 use crate::shutdown::Shutdown;
 use crate::world::World;
 use axum::Router;
@@ -300,6 +302,9 @@ impl<W: World> App<W> {
             latency_us: micros(took),
         };
         self.note(&record, &labels, decision, took);
+        if let Some(event) = event(review, &record, decision) {
+            self.world.announce(event);
+        }
         json(answer(&review.uid, decision, judged.patch.as_ref()).encode())
     }
 
@@ -412,6 +417,18 @@ impl From<Denial> for Judged {
     fn from(denial: Denial) -> Self {
         Self { decision: denial.into(), ..Self::default() }
     }
+}
+
+/// What people should find beside the ConfigMap that a review is about, as `record` names it.
+///
+/// Nothing of a rehearsal; and what is not created yet has no place for it.
+fn event(review: &Review<'_>, record: &Record<'_>, decision: &Decision) -> Option<Event> {
+    let changes = matches!(review.operation, Operation::Delete | Operation::Update);
+    let object = record.object.as_ref().filter(|_| Known::of(review) == Some(Known::ConfigMap))?;
+    if !changes || review.is_dry_run() {
+        return None;
+    }
+    Event::refused(CatalogKey::new(object.namespace, object.name), object.uid, decision)
 }
 
 /// Reads what came as a review.

@@ -31,6 +31,9 @@ use tokio::time::Instant;
 /// Removals that wait for their Settling to be written; a client whose removal does not fit asks again.
 const REFUSED: usize = 256;
 
+/// Events that wait to be written, at 1 kB each; what does not fit is counted.
+const EVENTS: usize = 256;
+
 /// How long the API server may take to say who we are.
 const HELLO: Duration = Duration::from_secs(10);
 
@@ -155,6 +158,7 @@ fn spawn_cluster(
     let (armed, on_armed) = watch::channel(());
     let (told, leadership) = watch::channel(Leadership::default());
     let (refused, on_refused) = mpsc::channel(REFUSED);
+    let (events, on_event) = mpsc::channel(EVENTS);
     let progress = Progress::new(Clock::start(), args.settle, leadership);
     let cluster = Cluster {
         client: client.clone(),
@@ -162,6 +166,8 @@ fn spawn_cluster(
         index: index.clone(),
         progress: progress.clone(),
         refused,
+        events,
+        metrics: metrics.clone(),
     };
 
     let Watches { tasks: mut watches, changes } = index::watch::spawn(&client, &index);
@@ -172,15 +178,17 @@ fn spawn_cluster(
         controller::watch_configurations(client.clone(), args.webhook_configuration.clone(), progress, armed);
     tasks.spawn("webhook configurations", never_ends(configurations));
 
-    let mut election = Election::new(client, &args.namespace, &args.lease, identity(), told);
+    let identity = identity();
+    let mut election = Election::new(client, &args.namespace, &args.lease, identity.clone(), told);
     let stop = shutdown.clone();
     tasks.spawn("election", async move {
         election.run(stop.leaving()).await;
         // Stepping down at the end is no failure; the process ends by its server.
         std::future::pending::<Result<(), Infallible>>().await
     });
-    tasks.spawn("proofs", never_ends(controller::prove(cluster.clone(), metrics.clone(), changes, on_armed)));
+    tasks.spawn("proofs", never_ends(controller::prove(cluster.clone(), changes, on_armed)));
     tasks.spawn("refused removals", never_ends(controller::settle_refused(cluster.clone(), on_refused)));
+    tasks.spawn("events", never_ends(controller::announce(cluster.clone(), identity, on_event)));
     cluster
 }
 

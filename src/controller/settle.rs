@@ -2,13 +2,13 @@
 
 use super::trouble::Trouble;
 use crate::catalog::{EntryName, Format};
+use crate::event::Event;
 use crate::holder::Hold;
 use crate::index::{self, CatalogFacts, Index};
-use crate::metrics::Metrics;
 use crate::policy::{Declared, Unread};
 use crate::reference::CatalogKey;
 use crate::sharing::Sharing;
-use crate::usage::{Epoch, Plan, Settler, SettlingId, Usage, View, Why};
+use crate::usage::{Epoch, Plan, Settler, SettlingId, State, Usage, View, Why};
 use crate::world::cluster::Cluster;
 use crate::world::{LiftError, World as _};
 use futures::{StreamExt as _, stream};
@@ -76,6 +76,7 @@ enum ProofError {
 /// A model ConfigMap whose entries have waited.
 struct Due {
     key: CatalogKey,
+    uid: Box<str>,
     epoch: Epoch,
     entries: BTreeMap<EntryName, SettlingId>,
 }
@@ -83,18 +84,14 @@ struct Due {
 /// What is to be done for one model ConfigMap, and the revision that this rests on.
 struct Planned {
     key: CatalogKey,
+    uid: Box<str>,
     revision: String,
     epoch: Epoch,
     plan: Plan,
 }
 
 /// Plans round after round, for ever; acts while this replica leads.
-pub async fn prove(
-    cluster: Cluster,
-    metrics: Metrics,
-    mut index: watch::Receiver<()>,
-    mut arming: watch::Receiver<()>,
-) {
+pub async fn prove(cluster: Cluster, mut index: watch::Receiver<()>, mut arming: watch::Receiver<()>) {
     let mut leadership = cluster.progress.leadership.clone();
     let mut unlisted = Trouble::new("prove that entries may go");
     let mut unwritten = Trouble::new("write what is known of an entry");
@@ -103,7 +100,7 @@ pub async fn prove(
         let leads = leadership.borrow_and_update().is_leader;
         index.mark_unchanged();
         arming.mark_unchanged();
-        let Round { wake, proof, written } = round(&cluster, &metrics, leads).await;
+        let Round { wake, proof, written } = round(&cluster, leads).await;
         *cluster.progress.trouble.lock() = proof.as_ref().err().map(ToString::to_string);
         match &proof {
             Err(error) => {
@@ -165,17 +162,17 @@ struct Round {
 }
 
 /// Looks at every model ConfigMap, and does what is to be done if this replica `leads`.
-async fn round(cluster: &Cluster, metrics: &Metrics, leads: bool) -> Round {
-    let plans = plan(cluster, metrics, leads);
+async fn round(cluster: &Cluster, leads: bool) -> Round {
+    let plans = plan(cluster, leads);
     let now = cluster.progress.clock.now();
     let wake = plans.iter().filter_map(|planned| planned.plan.wake).min();
     let wake = wake.map_or(ROUND, |at| at.saturating_sub(now).min(ROUND));
     let (mut due, mut written) = (Vec::new(), Ok(()));
-    for Planned { key, revision, epoch, plan } in plans.into_iter().filter(|_| leads) {
+    for Planned { key, uid, revision, epoch, plan } in plans.into_iter().filter(|_| leads) {
         if let Some(usage) = &plan.write {
             written = written.and(write(cluster, &key, &revision, usage).await.map(drop));
         } else if !plan.due.is_empty() {
-            due.push(Due { key, epoch, entries: plan.due });
+            due.push(Due { key, uid, epoch, entries: plan.due });
         }
     }
     if due.is_empty() {
@@ -183,7 +180,7 @@ async fn round(cluster: &Cluster, metrics: &Metrics, leads: bool) -> Round {
     }
     let keys = due.iter().map(|due| due.key.clone()).collect();
     let live = index::live(&cluster.client, &keys).await;
-    metrics.proof(live.is_ok());
+    cluster.metrics.proof(live.is_ok());
     let live = match live {
         Ok(live) => live,
         Err(error) => return Round { wake, proof: Err(error.into()), written },
@@ -195,7 +192,7 @@ async fn round(cluster: &Cluster, metrics: &Metrics, leads: bool) -> Round {
 }
 
 /// The plan of each model ConfigMap whose epoch is known.
-fn plan(cluster: &Cluster, metrics: &Metrics, leads: bool) -> Vec<Planned> {
+fn plan(cluster: &Cluster, leads: bool) -> Vec<Planned> {
     let progress = &cluster.progress;
     let settle = if cfg!(feature = "unsound") { Duration::ZERO } else { progress.settle };
     let index = cluster.index.read();
@@ -216,10 +213,11 @@ fn plan(cluster: &Cluster, metrics: &Metrics, leads: bool) -> Vec<Planned> {
         let view = View { usage: &catalog.usage, entries, held: held.as_ref() };
         let settler = settlers.entry(catalog.uid.to_string()).or_default();
         let plan = settler.plan(view, &epoch, settle, progress.clock.now(), random_id);
-        Some(Planned { key: key.clone(), revision: catalog.resource_version.to_string(), epoch, plan })
+        let (uid, revision) = (catalog.uid.clone(), catalog.resource_version.to_string());
+        Some(Planned { key: key.clone(), uid, revision, epoch, plan })
     };
     let plans: Vec<_> = index.catalogs().filter_map(plan).collect();
-    metrics.round(leads, index.synced(), index.catalogs().count() - plans.len());
+    cluster.metrics.round(leads, index.synced(), index.catalogs().count() - plans.len());
     plans
 }
 
@@ -228,7 +226,7 @@ fn plan(cluster: &Cluster, metrics: &Metrics, leads: bool) -> Vec<Planned> {
 /// The ConfigMap may have been read after the LIST: as long as the entry still has the same Settling id, nobody has
 /// referenced it since the Settling began, for a reference takes the id away, and no id comes twice.
 async fn conclude(cluster: &Cluster, live: &Index, due: &Due) -> Result<(), ProofError> {
-    let Due { key, epoch, entries } = due;
+    let Due { key, uid, epoch, entries } = due;
     for _ in 0..ATTEMPTS {
         let Some(stored) = cluster.catalog(key).await? else { return Ok(()) };
         // The namespaces whose references were counted must be those that the epoch is made of.
@@ -241,8 +239,11 @@ async fn conclude(cluster: &Cluster, live: &Index, due: &Due) -> Result<(), Proo
         held.extend(entries.keys().filter(|entry| stored.hold.keeps(entry)).cloned());
         let Some(usage) = Settler::conclude(&stored.usage, epoch, entries, &held) else { return Ok(()) };
         if write(cluster, key, &stored.resource_version, &usage).await? {
-            let idle: Vec<_> = entries.keys().filter(|entry| !held.contains(*entry)).map(EntryName::as_str).collect();
+            let idle: Vec<_> = entries.keys().filter(|entry| usage.state(entry, epoch) == State::Idle).collect();
             info!(catalog = %key, ?idle, still_held = ?held, "nobody needs these entries: they may be removed");
+            if !idle.is_empty() {
+                cluster.announce(Event::removable(key.clone(), uid, idle.into_iter()));
+            }
             return Ok(());
         }
     }

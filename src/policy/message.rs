@@ -346,7 +346,7 @@ fn describe(workload: &Workload) -> String {
 }
 
 /// The first `most` of some names, and how many more there are.
-fn list<T: Display>(names: impl IntoIterator<Item = T>, most: usize) -> String {
+pub(crate) fn list<T: Display>(names: impl IntoIterator<Item = T>, most: usize) -> String {
     let mut names = names.into_iter();
     let shown: Vec<_> = names.by_ref().take(most).map(|name| name.to_string()).collect();
     match names.count() {

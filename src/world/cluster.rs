@@ -4,14 +4,16 @@
 //! catalog, terminating, workload ──GET without resourceVersion──▶ etcd (quorum)
 //! lift ──merge patch with metadata.resourceVersion──▶ 409 when somebody was faster
 //! epoch, holders, prospect ──▶ what the watches say (never allows a removal by itself)
-//! settle ──queue──▶ controller
+//! settle, announce ──queue──▶ controller
 //! ```
 
 use crate::catalog::EntryName;
 use crate::controller::{Progress, Refused};
+use crate::event::Event;
 use crate::guard::Guard;
 use crate::holder::{Hold, Holders, ObjectId};
 use crate::index::Index;
+use crate::metrics::{EventLoss, Metrics};
 use crate::names;
 use crate::object::{Content, StringMap, Workload};
 use crate::policy::{CurrentEpoch, Declared, HoldersOf, Lift, Prospect, Requester, Stored, Unread};
@@ -49,6 +51,10 @@ pub struct Cluster {
     pub progress: Progress,
     /// Where removals that were refused for want of a proof go.
     pub refused: mpsc::Sender<Refused>,
+    /// Where events go.
+    pub events: mpsc::Sender<Event>,
+    /// Where it is counted what becomes of them.
+    pub metrics: Metrics,
 }
 
 impl World for Cluster {
@@ -136,6 +142,12 @@ impl World for Cluster {
         // A full queue means that many are being settled already; the client asks again anyway.
         let _ = self.refused.try_send(Refused { catalog: catalog.clone(), entries, at: Instant::now() });
     }
+
+    fn announce(&self, event: Event) {
+        if self.events.try_send(event).is_err() {
+            self.metrics.event_lost(EventLoss::Full);
+        }
+    }
 }
 
 impl Cluster {
@@ -194,7 +206,7 @@ fn content(object: &ConfigMap) -> Content<'_> {
 }
 
 /// Waits for an answer, and says what was asked where there is none.
-async fn answered<T>(
+pub(crate) async fn answered<T>(
     what: impl Fn() -> String,
     asked: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, Unread> {

@@ -23,6 +23,7 @@ mod snapshot;
 pub use snapshot::ManifestsError;
 
 use crate::catalog::EntryName;
+use crate::event::Event;
 use crate::guard::Guard;
 use crate::holder::{Holders, ObjectId};
 use crate::names;
@@ -173,6 +174,8 @@ impl World for Standalone {
     }
 
     fn settle(&self, _: &CatalogKey, _: BTreeSet<EntryName>) {}
+
+    fn announce(&self, _: Event) {}
 }
 
 /// Reads the folder, and what it means unless that is what `last` was.

@@ -3,6 +3,7 @@
 use crate::world::{self, entry, models};
 use crate::{Bare, OWN, changed, denial, recorded};
 use base64::Engine as _;
+use modelguard::event::{Event, News};
 use modelguard::holder::ObjectId;
 use modelguard::object::{HolderKind, Workload};
 use modelguard::policy::Unread;
@@ -35,6 +36,40 @@ async fn a_removal_that_only_lacks_its_proof_starts_it() {
     assert_eq!(denial(&response).0, "MG103");
     let settled = bare.world.with(|state| state.settled.clone());
     assert_eq!(settled, [(models(), [entry("v1")].into())]);
+}
+
+#[tokio::test]
+async fn a_refused_removal_is_announced_in_the_words_of_the_answer() {
+    let bare = Bare::new();
+    bare.world.with(|state| state.holders.insert(entry("v1"), world::deployment_holds()));
+    let mut deletion = removal();
+    let request = &mut deletion["request"];
+    (request["operation"], request["object"], request["name"]) = ("DELETE".into(), Value::Null, "".into());
+    for (review, code) in [(removal(), "MG101"), (deletion, "MG106")] {
+        let response = bare.ask("/validate", &review).await;
+        assert_eq!(denial(&response).0, code);
+        let expected = Event {
+            catalog: models(),
+            uid: "6e0c1f3e-8a0b-4f0e-9d10-000000000001".into(),
+            news: News::Refused,
+            note: response["status"]["message"].as_str().unwrap().into(),
+        };
+        assert_eq!(bare.world.with(|state| std::mem::take(&mut state.events)), [expected]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_refused_removal_is_not_announced() {
+    let bare = Bare::new();
+    bare.world.with(|state| state.holders.insert(entry("v1"), world::deployment_holds()));
+    let mut rehearsal = removal();
+    rehearsal["request"]["dryRun"] = true.into();
+    assert_eq!(denial(&bare.ask("/validate", &rehearsal).await).0, "MG101");
+    let invalid = changed("config-map-create", "/object/metadata/labels", json!({"modelguard.dev/catalog": "xml"}));
+    assert_eq!(denial(&bare.ask("/validate", &invalid).await).0, "MG104");
+    bare.world.with(|state| state.catalogs.clear());
+    assert_eq!(denial(&bare.ask("/validate", &recorded("deployment-create")).await).0, "MG202");
+    assert_eq!(bare.world.with(|state| std::mem::take(&mut state.events)), []);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@
 
 mod audit;
 mod break_glass;
+mod events;
 mod forgery;
 mod incident;
 mod optin;
@@ -83,6 +84,7 @@ fn all() -> Vec<Test> {
         transport::tests,
         audit::tests,
         break_glass::tests,
+        events::tests,
     ];
     files.into_iter().flat_map(|tests| tests()).collect()
 }

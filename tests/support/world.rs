@@ -1,6 +1,7 @@
 //! A world in memory: what is in it, what is written to it, and reads that can be made to hang.
 
 use modelguard::catalog::{Catalog, EntryName, Format};
+use modelguard::event::Event;
 use modelguard::guard::Guard;
 use modelguard::holder::{self, Hold, Holders, ObjectId};
 use modelguard::object::{Content, Workload};
@@ -44,6 +45,8 @@ pub(crate) struct State {
     pub(crate) reads: usize,
     /// What was asked to be settled.
     pub(crate) settled: Vec<(CatalogKey, BTreeSet<EntryName>)>,
+    /// What was announced.
+    pub(crate) events: Vec<Event>,
     /// Whether reading the epoch panics: a defect.
     pub(crate) defect: bool,
     /// Why the epoch is not known.
@@ -153,6 +156,10 @@ impl World for Fake {
 
     fn settle(&self, catalog: &CatalogKey, entries: BTreeSet<EntryName>) {
         self.state.lock().settled.push((catalog.clone(), entries));
+    }
+
+    fn announce(&self, event: Event) {
+        self.state.lock().events.push(event);
     }
 }
 

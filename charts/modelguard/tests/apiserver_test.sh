@@ -374,6 +374,12 @@ check_rights() {
     fails "it lists all $resource" forbidden own get "$resource"
     fails "it changes its $resource" forbidden own annotate "$resource" modelguard a=b
   done
+  for verb in create patch; do
+    can_i "$verb" events.events.k8s.io --all-namespaces || failed "it may not $verb Events"
+  done
+  for verb in get list watch update delete; do
+    ! can_i "$verb" events.events.k8s.io -n prod || failed "it may $verb Events"
+  done
   can_i create leases.coordination.k8s.io -n guard || failed 'it may not make a Lease'
   ! can_i patch leases.coordination.k8s.io/modelguard -n guard || failed 'it may patch its Lease'
   for verb in get update; do

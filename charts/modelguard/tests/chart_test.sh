@@ -137,11 +137,12 @@ patience=$(awk '$1 == "startupProbe:" { on = 1 } $1 == "livenessProbe:" { on = 0
   on && $1 == "periodSeconds:" { period = $2 } on && $1 == "failureThreshold:" { count = $2 } END { print period * count }' "$work/object")
 ((patience >= 90)) || failed "a start may take $patience s"
 has PodDisruptionBudget 'maxUnavailable: 1' 'unhealthyPodEvictionPolicy: AlwaysAllow'
-has ClusterRole 'verbs: [get, list, watch, patch]' 'resourceNames: [modelguard]'
+has ClusterRole 'verbs: [get, list, watch, patch]' 'resourceNames: [modelguard]' '- apiGroups: [events.k8s.io]'
 lacks ClusterRole '"*"' secrets update delete
-# Of what the webhook itself may: to ask for permissions, which makes nothing.
+# Of what the webhook itself may: to ask for permissions, which makes nothing; and Events.
 times 1 ClusterRole 'verbs: [create]'
 has ClusterRole 'resources: [subjectaccessreviews]' 'verbs: [override]'
+times 1 ClusterRole 'verbs: [create, patch]'
 times 1 ClusterRole 'verbs: [get]'
 times 1 ClusterRole 'verbs: [get, list, watch]'
 has Role 'verbs: [create]' 'resourceNames: [modelguard]' 'verbs: [get, update]'

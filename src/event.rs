@@ -1,0 +1,180 @@
+//! What people find beside a model ConfigMap, with `kubectl describe configmap` and `kubectl events`.
+//!
+//! ```text
+//! Decision, a denial ─────────▶ RemovalRefused  Warning, in the denial's words ─┐
+//! entries that became Idle ───▶ EntryRemovable  Normal ─────────────────────────┴─▶ World::announce
+//! ```
+//! Equal events are one event that happened again. Nothing rests on any of them: each may get lost.
+
+use crate::catalog::EntryName;
+use crate::policy::{self, Code, Decision, Denial, Step};
+use crate::reference::CatalogKey;
+
+/// The longest note, in bytes: what the API server takes.
+const LONGEST: usize = 1024;
+
+/// The most entries that are spelled out.
+const ENTRIES: usize = 10;
+
+/// Something that happened to a model ConfigMap.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Event {
+    /// Which one.
+    pub catalog: CatalogKey,
+    /// Its UID: a namesake has events of its own.
+    pub uid: Box<str>,
+    /// What happened.
+    pub news: News,
+    /// The same in words, plain text of at most 1024 bytes.
+    pub note: Box<str>,
+}
+
+/// What can happen to a model ConfigMap.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum News {
+    /// Entries of it became Idle.
+    Removable,
+    /// A change that takes entries away was denied.
+    Refused,
+}
+
+// === impl News ===
+
+impl News {
+    /// What programs know it by.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Removable => "EntryRemovable",
+            Self::Refused => "RemovalRefused",
+        }
+    }
+
+    /// What was done, or tried, when it happened.
+    pub fn action(self) -> &'static str {
+        match self {
+            Self::Removable => "Prove",
+            Self::Refused => "Remove",
+        }
+    }
+
+    /// Whether somebody should look.
+    pub fn is_warning(self) -> bool {
+        self == Self::Refused
+    }
+}
+
+// === impl Event ===
+
+impl Event {
+    /// These entries, at least one, became Idle.
+    pub fn removable<'e>(
+        catalog: CatalogKey,
+        uid: &str,
+        entries: impl ExactSizeIterator<Item = &'e EntryName>,
+    ) -> Self {
+        let noun = if entries.len() == 1 { "entry" } else { "entries" };
+        let it = if entries.len() == 1 { "it" } else { "them" };
+        let names = policy::list(entries, ENTRIES);
+        let note = format!("{noun} {names} may be removed now: no pod and no pod template uses {it}");
+        Self { catalog, uid: uid.into(), news: News::Removable, note: clip(note) }
+    }
+
+    /// A change of the ConfigMap was judged; `None` unless it was refused for what it takes away.
+    pub fn refused(catalog: CatalogKey, uid: &str, decision: &Decision) -> Option<Self> {
+        let denial = decision.denial.as_ref().filter(|denial| refuses(denial, decision.facts.step))?;
+        Some(Self { catalog, uid: uid.into(), news: News::Refused, note: clip(denial.message.clone()) })
+    }
+}
+
+/// Whether a denial is the end of a removal.
+///
+/// MG103 is not, as long as waiting helps: clients wait by themselves, and then the entry is removable. MG104 and MG107
+/// are mistakes in the change itself, which its author reads.
+fn refuses(denial: &Denial, step: Option<Step>) -> bool {
+    match denial.code {
+        Code::EntryInUse | Code::EntryReplaced | Code::CatalogOptOut | Code::CatalogInUse => true,
+        Code::EntrySettling => denial.status == Code::NotVerified.status(),
+        Code::NotVerified | Code::OverrideDenied => step == Some(Step::Remove),
+        Code::CatalogInvalid
+        | Code::RevisionNotKept
+        | Code::UnknownEntry
+        | Code::UnknownCatalog
+        | Code::ReferenceInvalid => false,
+    }
+}
+
+/// As much of it as the API server takes, with a mark where something is missing.
+fn clip(note: String) -> Box<str> {
+    const MARK: &str = "…";
+    if note.len() <= LONGEST {
+        return note.into();
+    }
+    let fits = |(at, character): &(usize, char)| at + character.len_utf8() <= LONGEST - MARK.len();
+    note.char_indices().take_while(fits).map(|(_, character)| character).chain(MARK.chars()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Record;
+    use std::time::Duration;
+
+    fn models() -> CatalogKey {
+        CatalogKey::new("prod", "extraction-models")
+    }
+
+    fn denied(code: Code, status: u16, step: Option<Step>, retry_after: Option<Duration>) -> Decision {
+        let message = format!("[{code}] extraction-models: no");
+        let denial = Denial { code, status, message, causes: Vec::new(), retry_after };
+        Decision { denial: Some(denial), facts: Record { step, ..Record::default() }, ..Decision::default() }
+    }
+
+    #[test]
+    fn a_refused_removal_is_told_in_the_words_of_its_denial() {
+        let wait = Some(Duration::from_secs(9));
+        let remove = Some(Step::Remove);
+        for (code, status, step, retry_after, told) in [
+            (Code::EntryInUse, 403, remove, None, true),
+            (Code::EntryReplaced, 403, remove, None, true),
+            (Code::CatalogOptOut, 403, None, None, true),
+            (Code::CatalogInUse, 403, remove, None, true),
+            // The proof is under way, for those who wait and for those who do not.
+            (Code::EntrySettling, 429, remove, wait, false),
+            (Code::EntrySettling, 403, remove, None, false),
+            // Nothing moves.
+            (Code::EntrySettling, 503, remove, None, true),
+            (Code::NotVerified, 503, remove, wait, true),
+            (Code::OverrideDenied, 403, remove, None, true),
+            (Code::NotVerified, 503, Some(Step::Add), wait, false),
+            // Turned away, or out of time.
+            (Code::NotVerified, 503, None, wait, false),
+            (Code::CatalogInvalid, 422, remove, None, false),
+            (Code::RevisionNotKept, 403, remove, None, false),
+        ] {
+            let event = Event::refused(models(), "9b1d", &denied(code, status, step, retry_after));
+            let note = format!("[{code}] extraction-models: no");
+            let expected = Event { catalog: models(), uid: "9b1d".into(), news: News::Refused, note: note.into() };
+            assert_eq!(event, told.then_some(expected), "{code} {status} {step:?}");
+        }
+        assert_eq!(Event::refused(models(), "9b1d", &Decision::default()), None, "what is allowed");
+    }
+
+    #[test]
+    fn what_may_be_removed_is_named() {
+        let names: Vec<_> = (1..=12).map(|number| EntryName::new(&format!("x@v{number}")).unwrap()).collect();
+        let note = |count| Event::removable(models(), "9b1d", names[..count].iter()).note;
+        assert_eq!(&*note(1), "entry x@v1 may be removed now: no pod and no pod template uses it");
+        assert_eq!(&*note(2), "entries x@v1, x@v2 may be removed now: no pod and no pod template uses them");
+        assert!(note(12).contains("x@v9, x@v10 and 2 more may be"), "{}", note(12));
+    }
+
+    #[test]
+    fn a_note_is_as_long_as_the_api_server_takes() {
+        assert_eq!(clip("x".repeat(1024)).len(), 1024);
+        for text in ["x", "ä", "日", "🦀"] {
+            let cut = clip(text.repeat(1025));
+            assert!((1021..=1024).contains(&cut.len()), "{} bytes of {text}", cut.len());
+            assert!(cut.ends_with('…'));
+        }
+    }
+}
