@@ -3,7 +3,7 @@
 //! ```text
 //! Record ──to_line──▶ one JSON line on stdout, written by a thread of its own, so that a slow reader of the
 //!                     log never makes an admission request wait; what it cannot keep up with is counted
-//! Decision ──audit_annotations──▶ the same core facts in the API server's audit log
+//! Decision ──audit_annotations──▶ the same facts in the API server's audit log, which knows who asked for what by itself
 //! ```
 //! Never data: an entry's name, a holder's name, a digest, and no more.
 
@@ -245,12 +245,20 @@ pub(crate) fn whole_seconds(duration: Duration) -> u64 {
 
 // === audit annotations ===
 
-/// The core facts, under keys that the API server puts the webhook's name before.
-pub(crate) fn audit_annotations(decision: &Decision) -> BTreeMap<&'static str, String> {
-    let mut annotations = BTreeMap::from([("decision", Verdict::of(decision).as_str().to_owned())]);
-    let facts = &decision.facts;
-    if let Some(denial) = decision.denial.as_ref().or(decision.overlooked.as_ref()) {
-        annotations.insert("code", denial.code.id().to_owned());
+/// The facts of the record whose id this is, under keys that the API server puts the webhook's name before.
+pub(crate) fn audit_annotations(id: &str, decision: &Decision, digests: &Digests) -> BTreeMap<&'static str, String> {
+    let (facts, outcome) = (&decision.facts, Outcome::of(decision));
+    let mut annotations = BTreeMap::from([
+        ("decision", Verdict::of(decision).as_str().to_owned()),
+        ("enforcement", outcome.enforcement.to_owned()),
+        ("id", id.to_owned()),
+        ("status", outcome.status.to_string()),
+    ]);
+    if let Some(code) = outcome.code {
+        annotations.insert("code", code.to_owned());
+    }
+    if let Some(retry_after) = outcome.retry_after_s {
+        annotations.insert("retry_after_s", retry_after.to_string());
     }
     if let Some(grant) = &decision.granted {
         annotations.insert("break-glass", cut(&format!("until {}: {}", grant.until, grant.reason)));
@@ -265,6 +273,12 @@ pub(crate) fn audit_annotations(decision: &Decision) -> BTreeMap<&'static str, S
     }
     if !facts.holders.is_empty() {
         annotations.insert("holders", cut(&listed_holders(&facts.holders)));
+    }
+    let digests = [("old", &digests.old), ("new", &digests.new)];
+    let digests: Vec<_> =
+        digests.iter().filter_map(|(which, digest)| Some(format!("{which} {}", digest.as_ref()?))).collect();
+    if !digests.is_empty() {
+        annotations.insert("digests", digests.join("; "));
     }
     annotations
 }
@@ -422,13 +436,21 @@ mod tests {
         let expected = [
             ("code", "MG103"),
             ("decision", "deny"),
+            ("digests", "old aa; new bb"),
+            ("enforcement", "Deny"),
             ("entries", "removed extraction@v2"),
             ("holders", "Deployment prod/extraction-api (3 pods) and 1 more"),
+            ("id", "705ab4f5"),
+            ("retry_after_s", "9"),
+            ("status", "429"),
             ("step", "3"),
         ];
-        assert_eq!(audit_annotations(&denied()), expected.map(|(key, value)| (key, value.to_owned())).into());
-        let allowed = audit_annotations(&Decision::default());
-        assert_eq!(allowed, [("decision", "allow".to_owned())].into());
+        let digests = Digests { old: Some("aa".to_owned()), new: Some("bb".to_owned()) };
+        let denied = audit_annotations("705ab4f5", &denied(), &digests);
+        assert_eq!(denied, expected.map(|(key, value)| (key, value.to_owned())).into());
+        let allowed = audit_annotations("705ab4f5", &Decision::default(), &Digests::default());
+        let expected = [("decision", "allow"), ("enforcement", "Deny"), ("id", "705ab4f5"), ("status", "200")];
+        assert_eq!(allowed, expected.map(|(key, value)| (key, value.to_owned())).into());
     }
 
     #[test]

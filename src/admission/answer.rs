@@ -2,7 +2,7 @@
 
 use super::review::{Answer, Details, Status, StatusCause, Unreadable};
 use crate::policy::{self, CatalogChange, Decision, Denial};
-use crate::record;
+use crate::record::{self, Digests};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use json_patch::jsonptr::PointerBuf;
@@ -34,14 +34,14 @@ pub(super) fn unreadable(why: &Unreadable) -> Denial {
 
 // === the answer ===
 
-/// The answer that says `decision`, with the patch that the mutating webhook adds.
-pub(super) fn answer<'a>(uid: &'a str, decision: &'a Decision, patch: Option<&Patch>) -> Answer<'a> {
+/// The answer that says `decision` about contents with these digests, with the patch that the mutating webhook adds.
+pub(super) fn answer<'a>(uid: &'a str, decision: &'a Decision, digests: &Digests, patch: Option<&Patch>) -> Answer<'a> {
     Answer {
         uid,
         allowed: decision.allowed(),
         status: decision.denial.as_ref().map(status),
         warnings: warnings(&decision.warnings),
-        audit_annotations: record::audit_annotations(decision),
+        audit_annotations: record::audit_annotations(uid, decision, digests),
         patch_type: patch.map(|_| "JSONPatch"),
         patch: patch.map(|patch| STANDARD.encode(patch.to_string())),
     }

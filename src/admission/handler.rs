@@ -180,7 +180,7 @@ impl<W: World> App<W> {
         let (head, body) = request.into_parts();
         let mut received = match body::read(body, self.limits.body, &self.bodies, deadline).await {
             Ok(received) => received,
-            Err(NoRoom) => return self.no_room(),
+            Err(NoRoom) => return self.no_room(path, started),
         };
         let Received { bytes, problem, .. } = &mut received;
         match problem.take().map_or_else(|| parse(&head.headers, bytes), Err) {
@@ -305,7 +305,7 @@ impl<W: World> App<W> {
         if let Some(event) = event(review, &record, decision) {
             self.world.announce(event);
         }
-        json(answer(&review.uid, decision, judged.patch.as_ref()).encode())
+        json(answer(&review.uid, decision, &judged.digests, judged.patch.as_ref()).encode())
     }
 
     /// Answers what could not be read: with a denial if it can be said whose, else with an HTTP error.
@@ -315,43 +315,50 @@ impl<W: World> App<W> {
         }
         let decision = Decision::from(answer::unreadable(why));
         let uid = salvage_uid(bytes);
+        self.note_unread(path, uid.as_deref().unwrap_or_default(), &decision, started);
+        let Some(uid) = uid else {
+            let status = StatusCode::from_u16(why.status()).unwrap_or(StatusCode::BAD_REQUEST);
+            return (status, format!("{why}\n")).into_response();
+        };
+        json(answer(&uid, &decision, &Digests::default(), None).encode())
+    }
+
+    /// Turns a request away whose body there is no memory for; the API server asks again by itself.
+    fn no_room(&self, path: Path, started: Instant) -> Response {
+        self.metrics.shed(Shed::Memory);
+        let (status, why) = (StatusCode::TOO_MANY_REQUESTS, "too many large requests at once");
+        let denial = policy::not_verified("an admission review", &format!("{why}."), policy::REPEAT, Vec::new());
+        self.note_unread(path, "", &Denial { status: status.as_u16(), ..denial }.into(), started);
+        let retry_after = HeaderValue::from(policy::RETRY_AFTER.as_secs());
+        (status, [(RETRY_AFTER, retry_after)], format!("{why}\n")).into_response()
+    }
+
+    /// Tells everybody of a review of which no more is known than, perhaps, its uid.
+    fn note_unread(&self, path: Path, uid: &str, decision: &Decision, started: Instant) {
         let took = started.elapsed();
         let webhook = path.webhook(None);
         let labels = RequestLabels {
             webhook,
             operation: "other",
             kind: "other",
-            decision: Verdict::of(&decision).as_str(),
+            decision: Verdict::of(decision).as_str(),
             dry_run: "false",
         };
         let record = Record {
             schema: Schema,
             ts: jiff::Timestamp::now().to_string(),
-            id: uid.as_deref().unwrap_or_default(),
+            id: uid,
             webhook,
             operation: None,
             subresource: "",
             dry_run: false,
             object: None,
             user: "",
-            outcome: Outcome::of(&decision),
+            outcome: Outcome::of(decision),
             digests: &Digests::default(),
             latency_us: micros(took),
         };
-        self.note(&record, &labels, &decision, took);
-        let Some(uid) = uid else {
-            let status = StatusCode::from_u16(why.status()).unwrap_or(StatusCode::BAD_REQUEST);
-            return (status, format!("{why}\n")).into_response();
-        };
-        json(answer(&uid, &decision, None).encode())
-    }
-
-    /// Turns a request away whose body there is no memory for; the API server asks again by itself.
-    fn no_room(&self) -> Response {
-        self.metrics.shed(Shed::Memory);
-        let retry_after = HeaderValue::from(policy::RETRY_AFTER.as_secs());
-        (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, retry_after)], "too many large requests at once\n")
-            .into_response()
+        self.note(&record, &labels, decision, took);
     }
 
     fn note(&self, record: &Record<'_>, labels: &RequestLabels, decision: &Decision, took: Duration) {

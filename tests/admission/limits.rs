@@ -49,6 +49,20 @@ async fn bodies_share_their_memory_and_give_it_back() {
 }
 
 #[tokio::test]
+async fn what_there_is_no_memory_for_is_recorded_too() {
+    let bare = Bare::limited(Limits { bodies: 1 << 10, ..Limits::default() });
+    let (status, text) = bare.post("/validate", "application/json", padded(&deletion(), 2 << 10)).await;
+    assert_eq!((status, &*text), (429, "too many large requests at once\n"));
+    let records = bare.records().await;
+    let [record] = records.as_slice() else { panic!("{records:?}") };
+    assert_eq!(
+        (&record["code"], &record["status"], &record["retry_after_s"]),
+        (&"MG501".into(), &429.into(), &2.into())
+    );
+    assert_eq!((&record["operation"], &record["object"]), (&Value::Null, &Value::Null));
+}
+
+#[tokio::test]
 async fn an_answer_comes_before_the_client_gives_up() {
     let running = Running::new().await;
     running.world.hang(true);

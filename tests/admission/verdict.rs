@@ -399,8 +399,9 @@ async fn every_decision_is_recorded_without_data() {
     bare.world.with(|state| state.holders.insert(entry("v1"), world::deployment_holds()));
     bare.ask("/validate", &removal()).await;
     bare.ask("/validate", &changed("deployment-create", "/userInfo/username", OWN)).await;
+    bare.ask("/mutate", &changed("config-map-create", "/dryRun", true)).await;
     let records = bare.records().await;
-    let [removal, deployment] = records.as_slice() else { panic!("{records:?}") };
+    let [removal, deployment, revision] = records.as_slice() else { panic!("{records:?}") };
     let mut removal = removal.clone();
     assert!(removal["ts"].take().as_str().unwrap().ends_with('Z'));
     assert!(removal["latency_us"].take().is_u64());
@@ -424,6 +425,8 @@ async fn every_decision_is_recorded_without_data() {
         (&true.into(), &200.into(), &OWN.into())
     );
     assert_eq!(deployment["digests"], json!({"old": null, "new": null}));
+    assert_eq!((&revision["webhook"], &revision["dry_run"]), (&"revision".into(), &true.into()));
+    assert_eq!((&revision["digests"]["old"], revision["digests"]["new"].is_string()), (&Value::Null, true));
     assert!(!serde_json::to_string(&records).unwrap().contains("s3://"));
 }
 
