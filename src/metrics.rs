@@ -16,6 +16,12 @@ pub use prometheus_client::registry::Registry;
 /// Bounds in seconds: half a millisecond is what a pure decision takes, five seconds is the webhooks' timeout.
 const DURATION_BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
+/// Bounds in bytes: from a small pod to the largest body that is read.
+const BODY_BUCKETS: [f64; 8] = [1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0];
+
+/// Bounds in seconds of a LIST of every holder: milliseconds in a small cluster, and a client's patience in the largest.
+const PROOF_BUCKETS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
 /// The media type that a scraper asks for when it knows OpenMetrics.
 pub const OPEN_METRICS: &str = "application/openmetrics-text";
 
@@ -25,6 +31,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     durations: Family<DurationLabels, Histogram, fn() -> Histogram>,
     denials: Family<DenialLabels, Counter>,
+    body_bytes: Histogram,
     shed: Family<ShedLabels, Counter>,
     reloads: Family<ResultLabels, Counter>,
     certificate_expiry: Family<RoleLabels, Gauge>,
@@ -35,7 +42,9 @@ pub struct Metrics {
     leader: Gauge,
     index_synced: Gauge,
     catalogs_without_epoch: Gauge,
+    entries: Family<UsageLabels, Gauge>,
     proofs: Family<ResultLabels, Counter>,
+    proof_duration: Histogram,
     events_lost: Family<EventLossLabels, Counter>,
 }
 
@@ -71,6 +80,11 @@ struct ResultLabels {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct UsageLabels {
+    usage: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct EventLossLabels {
     reason: &'static str,
 }
@@ -87,6 +101,14 @@ pub(crate) enum Shed {
     Concurrency,
     /// Too many bytes of bodies are being held.
     Memory,
+}
+
+/// How many entries there are of each usage, as the controller of this replica sees them.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct EntryCounts {
+    pub(crate) in_use: usize,
+    pub(crate) settling: usize,
+    pub(crate) idle: usize,
 }
 
 /// Why an Event was not written.
@@ -132,6 +154,7 @@ impl Metrics {
             requests: Family::default(),
             durations: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
             denials: Family::default(),
+            body_bytes: Histogram::new(BODY_BUCKETS),
             shed: Family::default(),
             reloads: Family::default(),
             certificate_expiry: Family::default(),
@@ -142,7 +165,9 @@ impl Metrics {
             leader: Gauge::default(),
             index_synced: Gauge::default(),
             catalogs_without_epoch: Gauge::default(),
+            entries: Family::default(),
             proofs: Family::default(),
+            proof_duration: Histogram::new(PROOF_BUCKETS),
             events_lost: Family::default(),
         };
         // From the start, so that an increase can be told from a first appearance.
@@ -156,6 +181,7 @@ impl Metrics {
         for loss in [EventLoss::Burst, EventLoss::Failed, EventLoss::Full] {
             drop(metrics.events_lost.get_or_create(&loss.labels()));
         }
+        metrics.count_entries(EntryCounts::default());
         metrics.enter_into(registry);
         metrics
     }
@@ -168,6 +194,7 @@ impl Metrics {
             self.durations.clone(),
         );
         registry.register("admission_denials", "Admission requests denied, by code", self.denials.clone());
+        registry.register("admission_body_bytes", "Sizes of the reviews that were read", self.body_bytes.clone());
         registry.register("admission_shed", "Admission requests turned away unjudged, by limit", self.shed.clone());
         registry.register("admission_in_flight", "Admission requests being answered", self.in_flight.clone());
         registry.register(
@@ -203,20 +230,40 @@ impl Metrics {
             "Model ConfigMaps whose proofs cannot go on, because what they rest on is not known",
             self.catalogs_without_epoch.clone(),
         );
+        registry.register("entries", "Entries of all model ConfigMaps, by usage", self.entries.clone());
         registry.register("proofs", "LISTs of every holder, by whether they could be read", self.proofs.clone());
+        registry.register(
+            "proof_duration_seconds",
+            "Time that a LIST of every holder took",
+            self.proof_duration.clone(),
+        );
     }
 
     /// Notes how a round of the controller found things.
-    pub(crate) fn round(&self, leads: bool, synced: bool, catalogs_without_epoch: usize) {
+    pub(crate) fn round(&self, leads: bool, synced: bool, catalogs_without_epoch: usize, entries: EntryCounts) {
         self.leader.set(leads.into());
         self.index_synced.set(synced.into());
-        self.catalogs_without_epoch.set(i64::try_from(catalogs_without_epoch).unwrap_or(i64::MAX));
+        self.catalogs_without_epoch.set(gauged(catalogs_without_epoch));
+        self.count_entries(entries);
     }
 
     /// Counts a LIST of every holder.
-    pub(crate) fn proof(&self, listed: bool) {
+    pub(crate) fn proof(&self, listed: bool, took: Duration) {
         let result = if listed { "ok" } else { "error" };
         self.proofs.get_or_create(&ResultLabels { result }).inc();
+        self.proof_duration.observe(took.as_secs_f64());
+    }
+
+    fn count_entries(&self, entries: EntryCounts) {
+        let EntryCounts { in_use, settling, idle } = entries;
+        for (usage, count) in [("InUse", in_use), ("Settling", settling), ("Idle", idle)] {
+            self.entries.get_or_create(&UsageLabels { usage }).set(gauged(count));
+        }
+    }
+
+    /// Notes how large a review is.
+    pub(crate) fn read(&self, bytes: usize) {
+        self.body_bytes.observe(bytes as f64);
     }
 
     /// Counts one more request as in flight.
@@ -272,6 +319,10 @@ impl Metrics {
     pub(crate) fn records_dropped(&self) -> Counter {
         self.records_dropped.clone()
     }
+}
+
+fn gauged(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 impl Shed {
@@ -353,6 +404,50 @@ mod tests {
         registry
     }
 
+    /// The families of the classic text, each with its kind.
+    fn families(text: &str) -> Vec<&str> {
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE modelguard_")).collect()
+    }
+
+    #[test]
+    fn dashboards_find_these_families() {
+        let (_, text) = render(&sample(), "");
+        let expected = [
+            "build_info gauge",
+            "admission_requests_total counter",
+            "admission_duration_seconds histogram",
+            "admission_denials_total counter",
+            "admission_body_bytes histogram",
+            "admission_shed_total counter",
+            "admission_in_flight gauge",
+            "admission_deadline_exceeded_total counter",
+            "break_glass_total counter",
+            "certificate_expiry_timestamp_seconds gauge",
+            "certificate_reloads_total counter",
+            "decision_log_dropped_total counter",
+            "events_dropped_total counter",
+            "leader gauge",
+            "index_synced gauge",
+            "catalogs_without_epoch gauge",
+            "entries gauge",
+            "proofs_total counter",
+            "proof_duration_seconds histogram",
+        ];
+        assert_eq!(families(&text), expected);
+    }
+
+    #[test]
+    fn durations_are_told_apart_where_webhooks_are() {
+        let (_, text) = render(&sample(), "");
+        let bounds = text.lines().filter_map(|line| {
+            let labels = line.strip_prefix("modelguard_admission_duration_seconds_bucket{le=\"")?;
+            labels.split_once('"').map(|(bound, _)| bound)
+        });
+        let expected =
+            "0.0005 0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1.0 2.5 5.0 +Inf".split(' ').collect::<Vec<_>>();
+        assert_eq!(bounds.collect::<Vec<_>>(), expected);
+    }
+
     #[test]
     fn samples_have_documented_names_and_labels() {
         let (_, text) = render(&sample(), "");
@@ -367,6 +462,7 @@ mod tests {
             "modelguard_admission_deadline_exceeded_total 0",
             "modelguard_break_glass_total 0",
             "modelguard_certificate_expiry_timestamp_seconds{role=\"serving\"} 1800000000",
+            "modelguard_entries{usage=\"Settling\"} 0",
             "modelguard_certificate_reloads_total{result=\"error\"} 0",
             "modelguard_decision_log_dropped_total 0",
             "modelguard_events_dropped_total{reason=\"full\"} 0",

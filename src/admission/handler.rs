@@ -186,6 +186,7 @@ impl<W: World> App<W> {
         match problem.take().map_or_else(|| parse(&head.headers, bytes), Err) {
             Err(why) => self.refuse(path, bytes, &why, started),
             Ok(review) => {
+                self.metrics.read(bytes.len());
                 let judged = self.review(path, &review, deadline).await;
                 self.conclude(path, &review, &judged, started)
             }

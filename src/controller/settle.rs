@@ -5,6 +5,7 @@ use crate::catalog::{EntryName, Format};
 use crate::event::Event;
 use crate::holder::Hold;
 use crate::index::{self, CatalogFacts, Index};
+use crate::metrics::EntryCounts;
 use crate::policy::{Declared, Unread};
 use crate::reference::CatalogKey;
 use crate::sharing::Sharing;
@@ -179,8 +180,9 @@ async fn round(cluster: &Cluster, leads: bool) -> Round {
         return Round { wake, proof: Ok(false), written };
     }
     let keys = due.iter().map(|due| due.key.clone()).collect();
+    let started = Instant::now();
     let live = index::live(&cluster.client, &keys).await;
-    cluster.metrics.proof(live.is_ok());
+    cluster.metrics.proof(live.is_ok(), started.elapsed());
     let live = match live {
         Ok(live) => live,
         Err(error) => return Round { wake, proof: Err(error.into()), written },
@@ -200,6 +202,7 @@ fn plan(cluster: &Cluster, leads: bool) -> Vec<Planned> {
     let uids: HashSet<&str> = index.catalogs().map(|(_, catalog)| &*catalog.uid).collect();
     settlers.retain(|uid, _| uids.contains(uid.as_str()));
     let nothing = BTreeSet::new();
+    let mut counts = EntryCounts::default();
     let plan = |(key, catalog): (&CatalogKey, &CatalogFacts)| {
         let epoch = progress.epoch(&Sharing::new(&key.namespace, catalog.shared_with.as_deref())).ok()?;
         let listing = catalog.listing.as_ref().ok();
@@ -210,6 +213,7 @@ fn plan(cluster: &Cluster, leads: bool) -> Vec<Planned> {
             held.extend(entries.iter().filter(|entry| hold.keeps(entry)).cloned());
             held
         });
+        count(&mut counts, &catalog.usage, &epoch, entries);
         let view = View { usage: &catalog.usage, entries, held: held.as_ref() };
         let settler = settlers.entry(catalog.uid.to_string()).or_default();
         let plan = settler.plan(view, &epoch, settle, progress.clock.now(), random_id);
@@ -217,8 +221,19 @@ fn plan(cluster: &Cluster, leads: bool) -> Vec<Planned> {
         Some(Planned { key: key.clone(), uid, revision, epoch, plan })
     };
     let plans: Vec<_> = index.catalogs().filter_map(plan).collect();
-    cluster.metrics.round(leads, index.synced(), index.catalogs().count() - plans.len());
+    cluster.metrics.round(leads, index.synced(), index.catalogs().count() - plans.len(), counts);
     plans
+}
+
+/// Adds the entries of one catalog.
+fn count(counts: &mut EntryCounts, usage: &Usage, epoch: &Epoch, entries: &BTreeSet<EntryName>) {
+    for entry in entries {
+        match usage.state(entry, epoch) {
+            State::InUse => counts.in_use += 1,
+            State::Settling(_) => counts.settling += 1,
+            State::Idle => counts.idle += 1,
+        }
+    }
 }
 
 /// Turns a LIST into Idle, or back into InUse.

@@ -4,13 +4,14 @@
 #
 # Each folder beside this script is a Go module that pins one of them, or a few
 # that resolve together, with `tool` lines; none holds code of ours. The result
-# is kept outside the checkout, under a name made of what decides it. With
+# is kept outside the checkout, under a name made of what decides it; so is each
+# binary, and one whose module did not change is not built again. With
 # KUBEBUILDER_ASSETS set, that folder is used and nothing is built.
 set -euo pipefail
 
 readonly assets=(
   etcd kube-apiserver kube-controller-manager kube-scheduler kubectl
-  kwok kwok-stages.yaml helm helm3
+  kwok kwok-stages.yaml helm helm3 promtool
 )
 
 say() { printf 'assets.sh: %s\n' "$*" >&2; }
@@ -36,14 +37,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 # The committed go.sum is what counts, whatever the caller's settings.
 export CGO_ENABLED=0 GOWORK=off GOFLAGS='-mod=readonly -trimpath -buildvcs=false'
 
-needed=$(sed -n 's/^go //p' ./*/go.mod | sort -V | tail -n 1)
+read -r needed newest < <(awk '/^go / { split(FILENAME, path, "/"); print $2, path[2] }' ./*/go.mod | sort -V | tail -n 1)
 # Asked inside a module, a Go that may fetch a newer toolchain answers for that one.
-have=$(cd kubernetes && go env GOVERSION 2>/dev/null) || have=
+have=$(cd "$newest" && go env GOVERSION 2>/dev/null) || have=
 printf '%s\n' "$needed" "${have#go}" | sort -VC ||
   fail "needs Go $needed or newer (found: ${have:-none}), or KUBEBUILDER_ASSETS naming a folder with: ${assets[*]}"
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/modelguard/controlplane
-key=$(cat ./*/go.mod ./*/go.sum <(cd kubernetes && go version) | sha256sum | cut -d ' ' -f 1)
+key=$(cat ./*/go.mod ./*/go.sum <(cd "$newest" && go version) | sha256sum | cut -d ' ' -f 1)
 folder=$cache/$key
 answer_if_made() { [[ -n $(missing "$folder") ]] || { echo "$folder"; exit; }; }
 answer_if_made
@@ -64,9 +65,16 @@ version() { (cd "$1" && go list -m -f '{{.Version}}' "$2"); }
 
 # build FOLDER NAME PACKAGE [LINKER FLAG]...
 build() {
-  local start=$SECONDS
-  (cd "$1" && go build -ldflags "-s -w ${*:4}" -o "$scratch/$2" "$3") >&2
-  say "$2 built in $((SECONDS - start)) s"
+  local start=$SECONDS built
+  built=$(cat "$1"/go.{mod,sum} <(cd "$1" && go version && echo "$GOFLAGS $*") | sha256sum | cut -d ' ' -f 1)
+  built=$cache/built/$2-$built
+  if [[ ! -x $built ]]; then
+    (cd "$1" && go build -ldflags "-s -w ${*:4}" -o "$scratch/$2" "$3") >&2
+    say "$2 built in $((SECONDS - start)) s"
+    mkdir -p "$cache/built"
+    mv "$scratch/$2" "$built"
+  fi
+  ln "$built" "$scratch/$2"
 }
 
 say "building into $folder; from nothing this takes a quarter of an hour on two cores"
@@ -92,6 +100,8 @@ build helm helm helm.sh/helm/v4/cmd/helm \
   "-X helm.sh/helm/v4/internal/version.version=$(version helm helm.sh/helm/v4)"
 build helm3 helm3 helm.sh/helm/v3/cmd/helm \
   "-X helm.sh/helm/v3/internal/version.version=$(version helm3 helm.sh/helm/v3)" "${helm3[@]}"
+# Plugins of service discovery come with the clients of every cloud.
+GOFLAGS="$GOFLAGS -tags=remove_all_sd" build promtool promtool github.com/prometheus/prometheus/cmd/promtool
 
 # kwok does nothing without stages; these ones come with it, as separate files.
 stages=$(cd kwok && go list -m -f '{{.Dir}}' sigs.k8s.io/kwok)/kustomize/stage

@@ -1,5 +1,5 @@
 //! What stays behind: the API server's audit log says why it refused, as the decision log does, and that we never asked
-//! for what we may not.
+//! for what we may not; and metrics.
 
 use crate::scene::{Scene, Test, shared};
 use crate::support::builders::{deployment, keys};
@@ -13,6 +13,7 @@ pub(crate) fn tests() -> Vec<Test> {
         shared("audit::a_denied_catalog_change", a_denied_catalog_change),
         shared("audit::a_denied_workload", a_denied_workload),
         shared("audit::the_audit_log_says_what_the_decision_log_says", the_audit_log_says_what_the_decision_log_says),
+        shared("audit::promtool_finds_nothing_to_criticize", promtool_finds_nothing_to_criticize),
         shared("audit::our_rights_suffice", our_rights_suffice),
     ]
 }
@@ -54,6 +55,19 @@ fn the_audit_log_says_what_the_decision_log_says(scene: &Scene<'_>) {
     for kind in expected.chain([("revision", "allow".to_owned(), false)]) {
         assert!(seen.contains(&kind), "no {kind:?} among {seen:?}");
     }
+}
+
+fn promtool_finds_nothing_to_criticize(scene: &Scene<'_>) {
+    every_kind_of_review(scene);
+    let page = scene.at.modelguard.first().metrics_page().expect("metrics");
+    for webhook in ["catalog", "revision", "workload"] {
+        let sample = format!("modelguard_admission_duration_seconds_count{{webhook=\"{webhook}\"");
+        assert!(page.contains(&sample), "{sample} is not in\n{page}");
+    }
+    let check = scene.at.cluster.tool("promtool").args(["check", "metrics"]);
+    let checked = check.clone().stdin(page).run().ok();
+    assert_eq!((&*checked.stdout, &*checked.stderr), ("", ""), "{checked}");
+    check.stdin("# HELP a_count A gauge\n# TYPE a_count gauge\na_count 1\n").run().failed("a_count");
 }
 
 /// The API server's answers to modelguard so far, in this test's namespace and all others.

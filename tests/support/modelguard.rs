@@ -246,9 +246,14 @@ impl Replica {
 
     /// What it counted so far.
     pub(crate) fn metrics(&self) -> Result<Metrics> {
+        Ok(Metrics::parse(&self.metrics_page()?))
+    }
+
+    /// The same, as a scraper gets it.
+    pub(crate) fn metrics_page(&self) -> Result<String> {
         let (status, text) = get(self.admin, "/metrics")?;
         ensure!(status == 200, "/metrics answered {status}");
-        Ok(Metrics::parse(&text))
+        Ok(text)
     }
 
     fn wait_until_ready(&self) -> Result<()> {
