@@ -3,7 +3,7 @@
 //! ```text
 //!   watch ──apply(Facts)──▶ Namespace, guarded or not                       CatalogFacts ◀──apply_catalog── watch
 //!                             objects  kind → name → {owner, set, seen}          by CatalogKey
-//!                             owners   id ⇄ Owner         ┐ each stored once,
+//!                             owners   id ⇄ Controller    ┐ each stored once,
 //!                             sets     id ⇄ References    ┘ gone with its last user
 //!                             pods     (set, owner) → names
 //!                             templates set → (kind, name)
@@ -24,6 +24,8 @@ mod facts;
 mod live;
 mod namespace;
 mod needs;
+mod owner;
+mod pods;
 mod resource;
 mod table;
 mod tally;

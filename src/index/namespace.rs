@@ -4,18 +4,21 @@
 
 use super::facts::Facts;
 use super::needs::Needs;
+use super::owner::Controller;
+use super::pods::Pods;
 use super::table::{Id, Table};
 use super::tally::Tally;
-use crate::object::{HolderKind, Owner};
+use crate::object::HolderKind;
 use crate::reference::References;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// A reference set of one namespace.
 pub(super) type SetId = Id<References>;
 
 /// What pods of one row have in common.
-type Group = (SetId, Option<Id<Owner>>);
+type Group = (SetId, Option<Id<Controller>>);
 
 /// Owners of owners are followed no further than this: ReplicaSet, Deployment, and what an operator puts on top.
 const DEEPEST: usize = 8;
@@ -28,12 +31,12 @@ const SMALL: usize = 64;
 pub(super) struct Namespace {
     name: Arc<str>,
     objects: BTreeMap<HolderKind, HashMap<Arc<str>, Object>>,
-    owners: Table<Owner>,
+    owners: Table<Controller>,
     sets: Table<References>,
     /// The sets that could not be read in full.
     unreadable: BTreeSet<SetId>,
     /// The names of the pods that have one owner and one set in common.
-    pods: BTreeMap<Group, BTreeSet<Arc<str>>>,
+    pods: BTreeMap<Group, Pods>,
     /// The objects of the other kinds, by set.
     templates: BTreeMap<SetId, BTreeSet<(HolderKind, Arc<str>)>>,
     /// StatefulSets that may still make pods from a ControllerRevision, and which.
@@ -43,7 +46,7 @@ pub(super) struct Namespace {
 /// One row: twelve bytes, for there may be a million of them.
 #[derive(Clone, Copy, Debug)]
 struct Object {
-    owner: Option<Id<Owner>>,
+    owner: Option<Id<Controller>>,
     /// `None` if it needs nothing and is only a link to its owner.
     set: Option<SetId>,
     /// The list in which it was last seen.
@@ -143,13 +146,13 @@ impl Namespace {
     /// Adds everybody with the references of `set` to `tally`.
     pub(super) fn tally<'a>(&'a self, set: SetId, tally: &mut Tally<'a>) {
         let reason = self.sets.get(set).and_then(|references| references.unreadable.as_deref());
-        for (owner, names) in self.pod_groups(set) {
+        for (owner, pods) in self.pod_groups(set) {
             match owner {
                 Some(owner) => {
                     let top = self.top(owner);
-                    tally.pods(&self.name, &top.kind, &top.name, names, reason);
+                    tally.pods(&self.name, top.kind(), top.name(), pods, reason);
                 }
-                None => tally.bare_pods(&self.name, names, reason),
+                None => tally.bare_pods(&self.name, pods, reason),
             }
         }
         for (kind, name) in self.templates_of(set) {
@@ -174,7 +177,7 @@ impl Namespace {
         match self.owner(kind, name) {
             Some(owner) => {
                 let top = self.top(owner);
-                tally.older_template(&self.name, &top.kind, &top.name, reason);
+                tally.older_template(&self.name, top.kind(), top.name(), reason);
             }
             None => tally.template(&self.name, kind.kind(), name, reason),
         }
@@ -197,13 +200,15 @@ impl Namespace {
             return false;
         };
         let owner = object.owner.and_then(|id| self.owners.get(id));
+        let same_owner = match (owner, &facts.owner) {
+            (Some(known), Some(owner)) => *known == *owner,
+            (known, owner) => known.is_none() && owner.is_none(),
+        };
         let same_references = match object.set {
             Some(set) => self.sets.get(set) == Some(&facts.references),
             None => facts.references.is_empty(),
         };
-        same_references
-            && owner == facts.owner.as_ref()
-            && self.pending_of(facts.id.kind, name) == facts.pending_revision.as_deref()
+        same_references && same_owner && self.pending_of(facts.id.kind, name) == facts.pending_revision.as_deref()
     }
 
     fn pending_of(&self, kind: HolderKind, name: &str) -> Option<&str> {
@@ -215,12 +220,12 @@ impl Namespace {
     fn insert(&mut self, facts: Facts, seen: u32, needs: &mut Needs) -> bool {
         let kind = facts.id.kind;
         let name: Arc<str> = facts.id.name.into();
-        let owner = facts.owner.map(|owner| self.owners.acquire(owner).0);
+        let owner = facts.owner.map(|owner| self.owners.acquire(owner.into()).0);
         let set = (!facts.references.is_empty()).then(|| self.acquire(facts.references, needs));
         if let Some(set) = set {
             let name = Arc::clone(&name);
             if kind == HolderKind::Pod {
-                self.pods.entry((set, owner)).or_default().insert(name);
+                self.insert_pod((set, owner), name);
             } else {
                 self.templates.entry(set).or_default().insert((kind, name));
             }
@@ -239,9 +244,9 @@ impl Namespace {
     fn unlink(&mut self, kind: HolderKind, name: &Arc<str>, object: Object, needs: &mut Needs) -> bool {
         if let Some(set) = object.set {
             if kind == HolderKind::Pod {
-                remove_from(&mut self.pods, &(set, object.owner), name);
+                self.remove_pod((set, object.owner), name);
             } else {
-                remove_from(&mut self.templates, &set, &(kind, Arc::clone(name)));
+                remove_from(&mut self.templates, set, &(kind, Arc::clone(name)));
             }
             self.release(set, needs);
         }
@@ -250,6 +255,19 @@ impl Namespace {
         }
         let was_pending = kind == HolderKind::StatefulSet && self.pending.remove(&**name).is_some();
         object.set.is_some() || was_pending || kind == HolderKind::ControllerRevision
+    }
+
+    fn insert_pod(&mut self, group: Group, name: Arc<str>) {
+        match self.pods.entry(group) {
+            Entry::Vacant(vacant) => drop(vacant.insert(Pods::One(name))),
+            Entry::Occupied(mut pods) => pods.get_mut().insert(name),
+        }
+    }
+
+    fn remove_pod(&mut self, group: Group, name: &str) {
+        if self.pods.get_mut(&group).is_some_and(|pods| pods.remove(name)) {
+            self.pods.remove(&group);
+        }
     }
 
     fn acquire(&mut self, references: References, needs: &mut Needs) -> SetId {
@@ -281,11 +299,11 @@ impl Namespace {
 
     // --- holders ---
 
-    fn pod_groups(&self, set: SetId) -> impl Iterator<Item = (Option<&Owner>, &BTreeSet<Arc<str>>)> {
+    fn pod_groups(&self, set: SetId) -> impl Iterator<Item = (Option<&Controller>, &Pods)> {
         self.pods
             .range((set, None)..)
             .take_while(move |((of, _), _)| *of == set)
-            .map(|((_, owner), names)| (owner.and_then(|id| self.owners.get(id)), names))
+            .map(|((_, owner), pods)| (owner.and_then(|id| self.owners.get(id)), pods))
     }
 
     /// The objects with a pod template that have the references of `set` and count now.
@@ -298,27 +316,26 @@ impl Namespace {
     fn counts(&self, kind: HolderKind, name: &str) -> bool {
         kind != HolderKind::ControllerRevision
             || self.owner(kind, name).is_some_and(|owner| {
-                *owner.kind == *HolderKind::StatefulSet.kind()
-                    && self.pending.get(&*owner.name).map(|it| &**it) == Some(name)
+                owner.watched() == Some(HolderKind::StatefulSet)
+                    && self.pending.get(owner.name()).map(|it| &**it) == Some(name)
             })
     }
 
     fn is_revision_of(&self, revision: &str, stateful_set: &str) -> bool {
         self.owner(HolderKind::ControllerRevision, revision)
-            .is_some_and(|owner| *owner.kind == *HolderKind::StatefulSet.kind() && *owner.name == *stateful_set)
+            .is_some_and(|owner| owner.watched() == Some(HolderKind::StatefulSet) && owner.name() == stateful_set)
     }
 
-    fn owner(&self, kind: HolderKind, name: &str) -> Option<&Owner> {
+    fn owner(&self, kind: HolderKind, name: &str) -> Option<&Controller> {
         let object = self.object(kind, name)?;
         self.owners.get(object.owner?)
     }
 
     /// The outermost controller that is known.
-    fn top<'a>(&'a self, owner: &'a Owner) -> &'a Owner {
+    fn top<'a>(&'a self, owner: &'a Controller) -> &'a Controller {
         let mut top = owner;
         for _ in 0..DEEPEST {
-            let kind = HolderKind::ALL.into_iter().find(|it| it.kind() == &*top.kind);
-            match kind.and_then(|kind| self.owner(kind, &top.name)) {
+            match top.watched().and_then(|kind| self.owner(kind, top.name())) {
                 Some(owner) => top = owner,
                 None => break,
             }
@@ -340,11 +357,11 @@ pub(super) struct Lacking<'a> {
 
 // === helpers ===
 
-fn remove_from<K: Ord, V: Ord>(map: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {
-    if let Some(values) = map.get_mut(key) {
+fn remove_from<V: Ord>(map: &mut BTreeMap<SetId, BTreeSet<V>>, set: SetId, value: &V) {
+    if let Some(values) = map.get_mut(&set) {
         values.remove(value);
         if values.is_empty() {
-            map.remove(key);
+            map.remove(&set);
         }
     }
 }

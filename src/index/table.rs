@@ -1,17 +1,20 @@
 //! Values that many rows share, stored once, found by a small id, gone with their last user.
 
-use std::collections::HashMap;
+use hashbrown::HashTable;
 use std::fmt;
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
 /// A table of distinct values, each with the number of its users.
 #[derive(Debug)]
 pub(super) struct Table<T> {
-    ids: HashMap<Arc<T>, Id<T>>,
-    rows: Vec<Option<Row<T>>>,
+    /// By the hash of their values, which only the rows have.
+    ids: HashTable<Id<T>>,
+    hasher: RandomState,
+    rows: Vec<Option<T>>,
+    /// Of the row of the same number.
+    users: Vec<u32>,
     free: Vec<Id<T>>,
 }
 
@@ -21,52 +24,47 @@ pub(super) struct Id<T> {
     of: PhantomData<fn() -> T>,
 }
 
-#[derive(Debug)]
-struct Row<T> {
-    value: Arc<T>,
-    users: u32,
-}
-
 // === impl Table ===
 
 impl<T: Eq + Hash> Table<T> {
     /// The id of `value`, which has one user more now; says whether that is its first.
     pub(super) fn acquire(&mut self, value: T) -> (Id<T>, bool) {
-        if let Some(&id) = self.ids.get(&value) {
-            if let Some(row) = self.rows[id.index()].as_mut() {
-                row.users += 1;
-            }
+        let hash = self.hasher.hash_one(&value);
+        let is_it = |id: &Id<T>| self.rows[id.index()].as_ref() == Some(&value);
+        if let Some(&id) = self.ids.find(hash, is_it) {
+            self.users[id.index()] += 1;
             return (id, false);
         }
-        let value = Arc::new(value);
-        let row = Some(Row { value: Arc::clone(&value), users: 1 });
-        let id = if let Some(id) = self.free.pop() {
-            self.rows[id.index()] = row;
-            id
-        } else {
-            self.rows.push(row);
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.rows.push(None);
+            self.users.push(0);
             Id::last_of(self.rows.len())
-        };
-        self.ids.insert(value, id);
+        });
+        self.rows[id.index()] = Some(value);
+        self.users[id.index()] = 1;
+        // What grows hashes every value again; each id in `ids` has one.
+        let Self { rows, hasher, .. } = self;
+        let hash_again = |id: &Id<T>| rows[id.index()].as_ref().map_or(0, |value| hasher.hash_one(value));
+        self.ids.insert_unique(hash, id, hash_again);
         (id, true)
     }
 
     /// The value that `id` was given for, while it has a user.
     pub(super) fn get(&self, id: Id<T>) -> Option<&T> {
-        let row = self.rows.get(id.index())?.as_ref()?;
-        Some(&row.value)
+        self.rows.get(id.index())?.as_ref()
     }
 
     /// Takes one user away; gives the value back if that was the last one.
-    pub(super) fn release(&mut self, id: Id<T>) -> Option<Arc<T>> {
-        let slot = self.rows.get_mut(id.index())?;
-        let row = slot.as_mut()?;
-        row.users -= 1;
-        if row.users > 0 {
+    pub(super) fn release(&mut self, id: Id<T>) -> Option<T> {
+        let users = self.users.get_mut(id.index())?;
+        *users = users.checked_sub(1)?;
+        if *users > 0 {
             return None;
         }
-        let value = slot.take()?.value;
-        self.ids.remove(&*value);
+        let value = self.rows[id.index()].take()?;
+        if let Ok(entry) = self.ids.find_entry(self.hasher.hash_one(&value), |it| *it == id) {
+            entry.remove();
+        }
         if self.ids.is_empty() {
             *self = Self::default();
         } else {
@@ -83,7 +81,13 @@ impl<T: Eq + Hash> Table<T> {
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Self { ids: HashMap::new(), rows: Vec::new(), free: Vec::new() }
+        Self {
+            ids: HashTable::new(),
+            hasher: RandomState::new(),
+            rows: Vec::new(),
+            users: Vec::new(),
+            free: Vec::new(),
+        }
     }
 }
 
@@ -156,7 +160,7 @@ mod tests {
         assert_eq!(table.acquire("a".to_owned()), (first, false));
         assert_eq!(table.release(first), None);
         assert_eq!(table.get(first).map(String::as_str), Some("a"));
-        assert_eq!(table.release(first).as_deref().map(String::as_str), Some("a"));
+        assert_eq!(table.release(first).as_deref(), Some("a"));
         assert!(table.is_empty());
         assert_eq!(table.get(first), None);
     }

@@ -1,9 +1,9 @@
 //! Counts holders by their top-level workload, in memory that does not depend on the number of pods.
 
+use super::pods::Pods;
 use crate::holder::{Holders, Workload};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 /// How many pods of a workload are named.
 const NAMES: usize = 3;
@@ -59,26 +59,26 @@ impl<'a> Tally<'a> {
         namespace: &'a str,
         kind: &'a str,
         name: &'a str,
-        names: &'a BTreeSet<Arc<str>>,
+        pods: &'a Pods,
         unreadable: Option<&'a str>,
     ) {
         let count = self.count(namespace, kind, name);
-        count.pods += names.len();
-        count.names.extend(names.iter().take(NAMES).map(|it| &**it));
+        count.pods += pods.len();
+        count.names.extend(pods.iter().take(NAMES));
         count.names.sort_unstable();
         count.names.truncate(NAMES);
         count.explain(unreadable.map(Cow::Borrowed));
     }
 
     /// Counts pods that nobody owns, each for itself. As only the first few holders are named, so are these.
-    pub(super) fn bare_pods(&mut self, namespace: &'a str, names: &'a BTreeSet<Arc<str>>, unreadable: Option<&'a str>) {
-        for name in names.iter().take(Holders::MOST) {
+    pub(super) fn bare_pods(&mut self, namespace: &'a str, pods: &'a Pods, unreadable: Option<&'a str>) {
+        for name in pods.iter().take(Holders::MOST) {
             let count = self.count(namespace, "Pod", name);
             count.pods += 1;
             count.names = vec![name];
             count.explain(unreadable.map(Cow::Borrowed));
         }
-        self.more_bare_pods += names.len().saturating_sub(Holders::MOST);
+        self.more_bare_pods += pods.len().saturating_sub(Holders::MOST);
     }
 
     /// The holders.
