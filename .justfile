@@ -33,6 +33,11 @@ generate:
 bench:
     cargo bench --locked
 
+# A start among 10,000 real pods, and memory while 10,000 more come and go: ten to twenty minutes
+startup:
+    cargo build --locked --release --bin modelguard
+    cargo run --locked --example startup -- target/release/modelguard
+
 # A control plane to play with, modelguard installed
 playground:
     tests/controlplane/playground.sh
