@@ -8,7 +8,10 @@
 //! ```
 //! An identity may be listed several times (a pool), so each maps to a *set* of fingerprints: the entry is
 //! *removed* when none is left, and *replaced* when old and new have no fingerprint in common.
+//!
+//! What is removed can be kept, and removed later, without touching anything else: [`edit`].
 
+pub mod edit;
 mod entry;
 mod escape;
 mod item;

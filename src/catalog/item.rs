@@ -8,21 +8,27 @@
 //! ```
 //! An entry with no other field has the fingerprint of nothing: it can be removed, never replaced.
 
+use super::edit::List;
 use super::tree::{Fault, Fields, Node, Place, Value};
 use super::{Catalog, CatalogError, Digest, EntryName, InvalidName, Version};
 use crate::object::Content;
 
-const NAME: &str = "name";
-const VERSION: &str = "version";
+pub(super) const NAME: &str = "name";
+pub(super) const VERSION: &str = "version";
 
 /// Names of ConfigMap keys that a message quotes at most; each may have 253 characters.
 const MOST_KEYS: usize = 3;
+
+/// What was read, and where the list's elements stand; no list if the text is null.
+pub(super) type Outlined<'t> = (Node<'t>, Option<List>);
 
 /// A way to write lists of models: where they stand, how they are read and what their parts are called.
 pub(super) struct Notation {
     /// The key of `data` that is read; without it the only key is.
     pub(super) key: &'static str,
     pub(super) read: fn(&str) -> Result<Node<'_>, Fault>,
+    /// Reads as `read` does, and finds the elements in the text.
+    pub(super) outline: fn(&str) -> Result<Outlined<'_>, Fault>,
     pub(super) list: &'static str,
     pub(super) map: &'static str,
     pub(super) scalar: &'static str,
@@ -50,7 +56,7 @@ impl Notation {
         }
     }
 
-    fn source<'c>(&self, content: &'c Content<'_>) -> Result<(&'c str, &'c str), CatalogError> {
+    pub(super) fn source<'c>(&self, content: &'c Content<'_>) -> Result<(&'c str, &'c str), CatalogError> {
         let mut keys = content.data.iter();
         match (content.data.0.get_key_value(self.key), keys.next(), keys.next()) {
             (Some((key, text)), ..) => Ok((key, text)),
@@ -74,7 +80,7 @@ impl Notation {
         Fault::new(Place::START, expected).in_key("")
     }
 
-    fn catalog(&self, root: &Node<'_>) -> Result<Catalog, Fault> {
+    pub(super) fn catalog(&self, root: &Node<'_>) -> Result<Catalog, Fault> {
         let items = match &root.value {
             Value::List(items) => items.as_slice(),
             // An empty YAML document is null, and so is how Go writes an empty list in JSON.
@@ -98,7 +104,7 @@ impl Notation {
         Ok(catalog)
     }
 
-    fn identity<'n, 'a>(&self, item: &'n Node<'a>) -> Result<(EntryName, &'n Fields<'a>), Fault> {
+    pub(super) fn identity<'n, 'a>(&self, item: &'n Node<'a>) -> Result<(EntryName, &'n Fields<'a>), Fault> {
         let Value::Map(fields) = &item.value else {
             let expected = format!("{} with `{NAME}` (found {})", self.map, self.kind(item));
             return Err(Fault::new(item.place, expected));

@@ -3,15 +3,24 @@
 //! The structure is read here, for its places and because serde_json would turn `1.10` into 1.1;
 //! serde_json decodes escapes and knows what a number is.
 
-use super::item::Notation;
+use super::edit::{List, Shape};
+use super::item::{Notation, Outlined};
 use super::tree::{Fault, Field, Fields, Limits, Node, Place, Value, quote};
 use super::{Catalog, CatalogError};
 use crate::object::Content;
 use serde::de::IgnoredAny;
 use std::borrow::Cow;
 
-const JSON: Notation =
-    Notation { key: "models.json", read, list: "an array", map: "an object", scalar: "a string, number or boolean" };
+pub(super) const JSON: Notation = Notation {
+    key: "models.json",
+    read,
+    outline,
+    list: "an array",
+    map: "an object",
+    scalar: "a string, number or boolean",
+};
+
+const SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
 /// What is left to read, and where it starts.
 struct Reader<'a> {
@@ -25,16 +34,42 @@ pub(super) fn parse(content: &Content<'_>) -> Result<Catalog, CatalogError> {
 }
 
 fn read(text: &str) -> Result<Node<'_>, Fault> {
-    let mut reader = Reader { rest: text, place: Place::START, limits: Limits::new() };
+    let mut reader = Reader::new(text);
     reader.space();
     let root = reader.value()?;
+    reader.end()?;
+    Ok(root)
+}
+
+fn outline(text: &str) -> Result<Outlined<'_>, Fault> {
+    let mut reader = Reader::new(text);
     reader.space();
-    if reader.rest.is_empty() { Ok(root) } else { Err(reader.fault("the end of the text")) }
+    let (place, open) = (reader.place, text.len() - reader.rest.len() + 1);
+    if !reader.rest.starts_with('[') {
+        return read(text).map(|root| (root, None));
+    }
+    let (mut nodes, mut elements) = (Vec::new(), Vec::new());
+    reader.items(']', |reader| {
+        let start = text.len() - reader.rest.len();
+        nodes.push(reader.value()?);
+        // White space behind a bracket is passed with it.
+        let source = text[start..text.len() - reader.rest.len()].trim_end_matches(SPACE);
+        elements.push(start..start + source.len());
+        Ok(())
+    })?;
+    reader.end()?;
+    let end = elements.last().map_or(open, |last| last.end);
+    let list = List { shape: Shape::Brackets { open }, elements, end };
+    Ok((Node { place, value: Value::List(nodes) }, Some(list)))
 }
 
 // === impl Reader ===
 
 impl<'a> Reader<'a> {
+    fn new(text: &'a str) -> Self {
+        Self { rest: text, place: Place::START, limits: Limits::new() }
+    }
+
     fn value(&mut self) -> Result<Node<'a>, Fault> {
         let place = self.place;
         let value = match self.rest.bytes().next() {
@@ -152,8 +187,13 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
+    fn end(&mut self) -> Result<(), Fault> {
+        self.space();
+        if self.rest.is_empty() { Ok(()) } else { Err(self.fault("the end of the text")) }
+    }
+
     fn space(&mut self) {
-        let rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r']);
+        let rest = self.rest.trim_start_matches(SPACE);
         self.pass(self.rest.len() - rest.len());
     }
 

@@ -1,8 +1,10 @@
 //! The format `keys`: every key of `data` and `binaryData` is an entry, its value the fingerprint.
 
+use super::edit::{CannotEdit, Edit, Field};
 use super::tree::{Fault, Place};
 use super::{Catalog, CatalogError, Digest, EntryName};
 use crate::object::Content;
+use std::collections::BTreeSet;
 
 /// Reads each key as an entry. `binaryData` is fingerprinted as the base64 that it is stored in, apart from `data`:
 /// moving a value from one to the other replaces the entry, for files and environment variables differ there.
@@ -20,6 +22,34 @@ pub(super) fn parse(content: &Content<'_>) -> Result<Catalog, CatalogError> {
         }
     }
     Ok(catalog)
+}
+
+/// Puts each key back where `old` has it, with the value that it has there.
+pub(super) fn keep(
+    old: &Content<'_>,
+    new: &Content<'_>,
+    entries: &BTreeSet<EntryName>,
+) -> Result<Vec<Edit>, CannotEdit> {
+    let edit = |entry: &EntryName| {
+        let key = entry.as_str();
+        if field_of(new, key).is_some() {
+            return Err(CannotEdit::listed_already(key, entry));
+        }
+        let (field, value) = field_of(old, key).ok_or_else(|| CannotEdit::not_stored(key, entry))?;
+        Ok(Edit { field, key: key.into(), value: Some(value.to_owned()) })
+    };
+    entries.iter().map(edit).collect()
+}
+
+/// Takes each key away.
+pub(super) fn remove(content: &Content<'_>, entries: &BTreeSet<EntryName>) -> Vec<Edit> {
+    let keys = entries.iter().map(EntryName::as_str);
+    keys.filter_map(|key| Some(Edit { field: field_of(content, key)?.0, key: key.into(), value: None })).collect()
+}
+
+fn field_of<'c>(content: &'c Content<'_>, key: &str) -> Option<(Field, &'c str)> {
+    let data = content.data.get(key).map(|value| (Field::Data, value));
+    data.or_else(|| content.binary_data.get(key).map(|value| (Field::BinaryData, value)))
 }
 
 fn error(key: &str, expected: impl Into<String>) -> CatalogError {

@@ -131,7 +131,7 @@ fn any_pools() -> impl Strategy<Value = Catalog> {
 }
 
 /// A list of models as JSON, each name once.
-fn any_models(len: Range<usize>) -> impl Strategy<Value = Vec<Value>> {
+pub(super) fn any_models(len: Range<usize>) -> impl Strategy<Value = Vec<Value>> {
     let text = "[ -~é\n\t]{0,6}";
     let leaf =
         prop_oneof![Just(Value::Null), text.prop_map(Value::from), Just(Value::from(1.5)), Just(Value::from(true))];
@@ -157,7 +157,7 @@ fn any_models(len: Range<usize>) -> impl Strategy<Value = Vec<Value>> {
 }
 
 /// Writes a value with its keys in reverse order, as block YAML where `block` is set.
-fn reversed(value: &Value, indent: usize, block: bool) -> String {
+pub(super) fn reversed(value: &Value, indent: usize, block: bool) -> String {
     let line = format!("\n{}", " ".repeat(indent));
     match value {
         Value::Array(items) if !items.is_empty() => {

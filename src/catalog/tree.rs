@@ -180,7 +180,6 @@ impl<'a> Fields<'a> {
     }
 
     /// All fields, by key.
-    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = &Field<'a>> {
         self.0.iter()
     }

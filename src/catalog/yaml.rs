@@ -7,15 +7,19 @@
 //! - a second document is refused, for readers differ in which one they take;
 //! - an empty document is an empty sequence: it removes every entry, which is then judged.
 
-use super::item::Notation;
+mod outline;
+
+use super::item::{Notation, Outlined};
 use super::tree::{Fault, Field, Fields, Limits, Node, Place, Value};
 use super::{Catalog, CatalogError};
 use crate::object::Content;
+use outline::Outline;
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, StrInput, Tag};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-const YAML: Notation = Notation { key: "models.yaml", read, list: "a sequence", map: "a mapping", scalar: "a scalar" };
+pub(super) const YAML: Notation =
+    Notation { key: "models.yaml", read, outline, list: "a sequence", map: "a mapping", scalar: "a scalar" };
 
 /// How many of the characters `,`, `[` and `{` a text may have, wherever they stand. The parser keeps all tokens
 /// of a flow collection, 100 bytes each, until its end: without a limit 1 MiB of `[a,a,…` took 180 MB.
@@ -28,6 +32,8 @@ struct Reader<'a> {
     /// What aliases stand for, by the parser's number.
     anchors: BTreeMap<usize, Node<'a>>,
     limits: Limits,
+    /// Where the elements stand, for who asks for it.
+    outline: Option<Outline<'a>>,
 }
 
 pub(super) fn parse(content: &Content<'_>) -> Result<Catalog, CatalogError> {
@@ -35,15 +41,25 @@ pub(super) fn parse(content: &Content<'_>) -> Result<Catalog, CatalogError> {
 }
 
 pub(super) fn read(text: &str) -> Result<Node<'_>, Fault> {
-    bounded(text)?;
-    let mut reader =
-        Reader { text, events: Parser::new_from_str(text), anchors: BTreeMap::new(), limits: Limits::new() };
-    reader.document()
+    Reader::new(text)?.document()
+}
+
+fn outline(text: &str) -> Result<Outlined<'_>, Fault> {
+    let mut reader = Reader { outline: Some(Outline::new(text)), ..Reader::new(text)? };
+    let root = reader.document()?;
+    let list = reader.outline.take().map(Outline::list).transpose()?;
+    Ok((root, list.flatten()))
 }
 
 // === impl Reader ===
 
 impl<'a> Reader<'a> {
+    fn new(text: &'a str) -> Result<Self, Fault> {
+        bounded(text)?;
+        let (events, anchors) = (Parser::new_from_str(text), BTreeMap::new());
+        Ok(Self { text, events, anchors, limits: Limits::new(), outline: None })
+    }
+
     fn document(&mut self) -> Result<Node<'a>, Fault> {
         let (mut event, mut place) = self.next()?;
         while matches!(event, Event::StreamStart | Event::DocumentStart(_)) {
@@ -152,6 +168,9 @@ impl<'a> Reader<'a> {
     fn next(&mut self) -> Result<(Event<'a>, Place), Fault> {
         match self.events.next_event() {
             Some(Ok((event, span))) => {
+                if let Some(outline) = &mut self.outline {
+                    outline.pass(&event, span);
+                }
                 let (line, column) = (span.start.line(), span.start.col() + 1);
                 Ok((event, Place { line, column }))
             }
