@@ -1,7 +1,7 @@
 //! Catalogs: what a model ConfigMap lists.
 //!
 //! ```text
-//! Content (data, binaryData) ──Catalog::parse(format)──▶ Catalog: EntryName → {Digest, …}
+//! Content (data, binaryData) ──Catalog::parse(format)──▶ Catalog: EntryName → {Fingerprint, …}
 //!                                                            │ diff(new)
 //!                                                            ▼
 //!                                     Diff { removed, replaced, added }: sets of EntryName
@@ -22,11 +22,12 @@ mod tests;
 mod tree;
 mod yaml;
 
-pub use entry::{Digest, EntryName, InvalidName, Version};
+pub use entry::{Digest, EntryName, Fingerprint, InvalidName, Version};
 pub(crate) use escape::{InvalidEscape, unescape};
 
 use crate::object::Content;
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
@@ -45,8 +46,11 @@ pub enum Format {
 /// The parsed content of a model ConfigMap.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Catalog {
-    entries: BTreeMap<EntryName, BTreeSet<Digest>>,
+    /// Sorted, each row once; the rows of one name are a pool.
+    rows: Vec<Row>,
 }
+
+type Row = (EntryName, Fingerprint);
 
 /// What a change of a catalog does to its entries.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -131,39 +135,68 @@ impl Catalog {
 
     /// Whether the catalog lists `entry`.
     pub fn lists(&self, entry: &EntryName) -> bool {
-        self.entries.contains_key(entry)
+        !self.rows(entry).is_empty()
     }
 
     /// The names of all entries, sorted.
     pub fn names(&self) -> impl Iterator<Item = &EntryName> {
-        self.entries.keys()
+        self.pools().map(|pool| &pool[0].0)
     }
 
-    /// The fingerprints of `entry`, if it is listed.
-    pub fn fingerprints(&self, entry: &EntryName) -> Option<&BTreeSet<Digest>> {
-        self.entries.get(entry)
+    /// Whether `entry` has a fingerprint in common with what `other` lists under that name.
+    pub fn agrees(&self, other: &Self, entry: &EntryName) -> bool {
+        in_common(self.rows(entry), other.rows(entry))
     }
 
     /// What changing this catalog into `new` removes, replaces and adds.
     pub fn diff(&self, new: &Self) -> Diff {
         let mut diff = Diff::default();
-        for (name, old) in &self.entries {
-            match new.entries.get(name) {
-                None => diff.removed.insert(name.clone()),
-                Some(new) if old.is_disjoint(new) => diff.replaced.insert(name.clone()),
-                Some(_) => false,
+        let (mut was, mut is) = (self.pools().peekable(), new.pools().peekable());
+        while let Some(order) = compare(was.peek(), is.peek()) {
+            let (was, is) = (was.next_if(|_| order.is_le()), is.next_if(|_| order.is_ge()));
+            match (was, is) {
+                (Some(was), None) => diff.removed.insert(was[0].0.clone()),
+                (None, Some(is)) => diff.added.insert(is[0].0.clone()),
+                (Some(was), Some(is)) if !in_common(was, is) => diff.replaced.insert(was[0].0.clone()),
+                _ => false,
             };
         }
-        let added = new.names().filter(|name| !self.lists(name));
-        diff.added.extend(added.cloned());
         diff
     }
 
-    /// Lists one more fingerprint under `name`; says whether the name is new.
-    fn insert(&mut self, name: EntryName, fingerprint: Digest) -> bool {
-        let fingerprints = self.entries.entry(name).or_default();
-        let is_new = fingerprints.is_empty();
-        fingerprints.insert(fingerprint);
-        is_new
+    /// The rows of each name, sorted by it.
+    fn pools(&self) -> impl Iterator<Item = &[Row]> {
+        self.rows.chunk_by(|(a, _), (b, _)| a == b)
+    }
+
+    fn rows(&self, entry: &EntryName) -> &[Row] {
+        let start = self.rows.partition_point(|(name, _)| name < entry);
+        let len = self.rows[start..].iter().take_while(|(name, _)| name == entry).count();
+        &self.rows[start..start + len]
+    }
+}
+
+impl FromIterator<Row> for Catalog {
+    fn from_iter<I: IntoIterator<Item = Row>>(rows: I) -> Self {
+        let mut rows: Vec<_> = rows.into_iter().collect();
+        rows.sort();
+        rows.dedup();
+        Self { rows }
+    }
+}
+
+// === helpers ===
+
+fn in_common(some: &[Row], others: &[Row]) -> bool {
+    some.iter().any(|row| others.binary_search(row).is_ok())
+}
+
+/// Which of two sorted lists of pools goes on with the lesser name; an end is greater than any. `None` at both ends.
+fn compare(one: Option<&&[Row]>, other: Option<&&[Row]>) -> Option<Ordering> {
+    match (one, other) {
+        (None, None) => None,
+        (Some(_), None) => Some(Ordering::Less),
+        (None, Some(_)) => Some(Ordering::Greater),
+        (Some(one), Some(other)) => Some(one[0].0.cmp(&other[0].0)),
     }
 }

@@ -32,13 +32,17 @@ use std::marker::PhantomData;
 pub struct StringMap<'a>(pub BTreeMap<Cow<'a, str>, Cow<'a, str>>);
 
 /// What a ConfigMap stores: the part of it that a revision keeps and that a catalog is read from.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, serde::Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Content<'a> {
     /// `data`, as it is.
+    #[serde(borrow, default)]
     pub data: StringMap<'a>,
     /// `binaryData`, still in base64 (the API server writes it in one canonical form).
+    #[serde(borrow, default)]
     pub binary_data: StringMap<'a>,
     /// `immutable`; absent and `false` are kept apart, so that a restore is exact.
+    #[serde(default)]
     pub immutable: Option<bool>,
 }
 
@@ -130,14 +134,16 @@ impl<'de: 'a, 'a> Deserialize<'de> for StringMap<'a> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
-                let mut map = BTreeMap::new();
+                let mut pairs = Vec::new();
                 while let Some((Text(key), Text(value))) = access.next_entry()? {
-                    if map.contains_key(&key) {
-                        return Err(de::Error::custom(format_args!("duplicate key {key:?}")));
-                    }
-                    map.insert(key, value);
+                    pairs.push((key, value));
                 }
-                Ok(StringMap(map))
+                // The API server sorts them: a map that is built at once then costs one comparison a key.
+                pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
+                match pairs.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+                    Some(twice) => Err(de::Error::custom(format_args!("duplicate key {:?}", twice[0].0))),
+                    None => Ok(StringMap(pairs.into_iter().collect())),
+                }
             }
         }
         deserializer.deserialize_any(Pairs)

@@ -51,9 +51,7 @@ pub fn decide(request: &Request<'_>, facts: &Facts, terms: &Terms) -> Decision {
 /// modelguard owns and that are not yet what they must be.
 pub fn mutate(change: &CatalogChange<'_>) -> Vec<(&'static str, Option<String>)> {
     let Some(new) = &change.new else { return Vec::new() };
-    let owned = revision::owned(change);
-    let differs = |(name, value): &(&str, Option<&str>)| new.object.metadata.annotations.get(name) != *value;
-    owned.iter().filter(differs).map(|(name, value)| (name, value.map(str::to_owned))).collect()
+    revision::owned(change).changes(&new.object.metadata.annotations)
 }
 
 #[cfg(test)]

@@ -7,12 +7,10 @@
 //! ```
 //! Never data: an entry's name, a holder's name, a digest, and no more.
 
-use crate::catalog::{Digest, EntryName};
+use crate::catalog::EntryName;
 use crate::holder::Holders;
 use crate::metrics::Metrics;
-use crate::object::Content;
-use crate::policy::{CatalogChange, Code, Decision};
-use crate::revision;
+use crate::policy::{CatalogChange, Code, Decision, Version};
 use prometheus_client::metrics::counter::Counter;
 use serde::{Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
@@ -217,14 +215,13 @@ fn holders(holders: &Holders) -> Vec<Holder<'_>> {
 impl Digests {
     /// Hashes both contents; equal ones once.
     pub(crate) fn of(change: &CatalogChange<'_>) -> Self {
-        let content = |content: &Content<'_>| Digest::to_string(&revision::digest(content));
-        let (old, new) = (change.old.as_ref(), change.new.as_ref());
-        match (old.map(|old| &old.object.content), new.map(|new| &new.object.content)) {
-            (Some(old), Some(new)) if old == new => {
-                let digest = content(old);
+        let digest = |version: &Version<'_>| version.digest().to_string();
+        match (&change.old, &change.new) {
+            (Some(old), Some(new)) if old.object.content == new.object.content => {
+                let digest = digest(old);
                 Self { old: Some(digest.clone()), new: Some(digest) }
             }
-            (old, new) => Self { old: old.map(content), new: new.map(content) },
+            (old, new) => Self { old: old.as_ref().map(digest), new: new.as_ref().map(digest) },
         }
     }
 }

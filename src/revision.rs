@@ -4,7 +4,7 @@
 //! CatalogChange { old, new } ──owned()──▶ revision, prior-revision, usage, retained: the value each must have
 //! ```
 //! The prior revision is kept where it fits: all annotations of an object share 256 KiB, and kubectl keeps a copy of
-//! the new content there as well, so that is so up to about 100 KiB. A change that loses it gets a warning ([`unkept`]).
+//! the new content there as well, so that is so up to about 100 KiB. A change that loses it gets a warning ([`Owned::unkept`]).
 //!
 //! The mutating webhook sets them so, the validating one checks that they are. Nothing else goes into it (no
 //! clock, no randomness), so a request that is sent again or re-invoked gets identical bytes, and a write that
@@ -34,6 +34,8 @@ pub struct Owned {
     pub usage: Option<String>,
     /// `modelguard.dev/retained`
     pub retained: Option<String>,
+    /// How large the prior revision is, in bytes, where it does not fit beside the new one.
+    pub unkept: Option<usize>,
 }
 
 /// What the annotations that modelguard owns must be once `change` is made; all absent after a DELETE.
@@ -44,28 +46,26 @@ pub fn owned(change: &CatalogChange<'_>) -> Owned {
     let Some(old) = change.old.as_ref().filter(|old| old.declared != Declared::Ordinary) else {
         return Owned { revision: Some("1".to_owned()), ..Owned::default() };
     };
-    let (revision, prior_revision) = revisions(&old.object, &new.object);
     let same_format = label(old) == label(new);
     let unchanged = old.object.content == new.object.content;
+    let (revision, prior) = match unchanged {
+        true => (annotation(old, names::REVISION), Ok(annotation(old, names::PRIOR_REVISION))),
+        false => (Some(number(&old.object).saturating_add(1).to_string()), prior(old, &new.object).map(Some)),
+    };
+    let (prior_revision, unkept) = prior.map_or_else(|bytes| (None, Some(bytes)), |prior| (prior, None));
     let usage = match same_format {
         true if change.caller.own && unchanged => annotation(new, names::USAGE),
         true => usage(old, new),
         false => None,
     };
     let retained = annotation(old, names::RETAINED).filter(|_| same_format);
-    Owned { revision, prior_revision, usage, retained }
-}
-
-/// How large the revision before `change` is, in bytes, where it does not fit beside the new one.
-pub fn unkept(change: &CatalogChange<'_>) -> Option<usize> {
-    let opted_in = |version: &&Version<'_>| version.declared != Declared::Ordinary;
-    let (old, new) = (change.old.as_ref().filter(opted_in)?, change.new.as_ref().filter(opted_in)?);
-    (old.object.content != new.object.content).then(|| prior(&old.object, &new.object).err()).flatten()
+    Owned { revision, prior_revision, usage, retained, unkept }
 }
 
 /// The content before the last change, if the annotation keeps it and it is undamaged.
-pub fn prior_content(object: &ConfigMap<'_>) -> Option<Content<'static>> {
-    Prior::decode(object.metadata.annotations.get(names::PRIOR_REVISION)?).ok().map(|prior| prior.content)
+pub fn prior_content<'o>(object: &'o ConfigMap<'_>) -> Option<Content<'o>> {
+    let prior = Prior::decode(object.metadata.annotations.get(names::PRIOR_REVISION)?).ok()?;
+    Some(prior.content.into_owned())
 }
 
 /// A SHA-256 over all that a revision keeps.
@@ -78,24 +78,12 @@ pub fn digest(content: &Content<'_>) -> Digest {
 }
 
 impl Owned {
-    /// Names and values, in the order of [`names::OWNED`].
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, Option<&str>)> {
-        names::OWNED.into_iter().zip([
-            self.revision.as_deref(),
-            self.prior_revision.as_deref(),
-            self.usage.as_deref(),
-            self.retained.as_deref(),
-        ])
+    /// What `annotations` must still be set to, or lose where `None`, in the order of [`names::OWNED`].
+    pub fn changes(self, annotations: &StringMap<'_>) -> Vec<(&'static str, Option<String>)> {
+        let values = [self.revision, self.prior_revision, self.usage, self.retained];
+        let owned = names::OWNED.into_iter().zip(values);
+        owned.filter(|(name, value)| annotations.get(name) != value.as_deref()).collect()
     }
-}
-
-/// `revision` and `prior-revision` where both versions are opted in.
-fn revisions(old: &ConfigMap<'_>, new: &ConfigMap<'_>) -> (Option<String>, Option<String>) {
-    let stored = |name| old.metadata.annotations.get(name).map(str::to_owned);
-    if old.content == new.content {
-        return (stored(names::REVISION), stored(names::PRIOR_REVISION));
-    }
-    (Some(number(old).saturating_add(1).to_string()), prior(old, new).ok())
 }
 
 /// A ConfigMap that was there before modelguard, or whose number was damaged, is at its first revision.
@@ -104,8 +92,8 @@ fn number(object: &ConfigMap<'_>) -> u64 {
 }
 
 /// `old` as it is kept beside `new`; its size in bytes if there is no room for it.
-fn prior(old: &ConfigMap<'_>, new: &ConfigMap<'_>) -> Result<String, usize> {
-    let text = Prior::of(old, number(old)).encode().ok_or(0_usize)?;
+fn prior(old: &Version<'_>, new: &ConfigMap<'_>) -> Result<String, usize> {
+    let text = Prior::of(&old.object, number(&old.object)).encode(old.digest());
     let room = ANNOTATIONS_LIMIT.saturating_sub(others(&new.metadata.annotations));
     if text.len() <= room { Ok(text) } else { Err(text.len()) }
 }

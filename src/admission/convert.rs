@@ -22,7 +22,7 @@ pub(crate) enum Asked<'a> {
 }
 
 /// What tells the object of a review from its namesakes.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Identity<'a> {
     /// Of deletecollection's items only the object knows it.
@@ -41,6 +41,17 @@ pub(crate) enum Known {
     Holder(HolderKind),
     /// `replicasets/scale`
     ReplicaSetScale,
+}
+
+impl<'a> Identity<'a> {
+    /// That of the stored object, or of the one that is created.
+    pub(crate) fn of(change: &CatalogChange<'a>) -> Self {
+        let Some(version) = change.old.as_ref().or(change.new.as_ref()) else { return Self::default() };
+        let metadata = &version.object.metadata;
+        let [name, uid, resource_version] =
+            [&metadata.name, &metadata.uid, &metadata.resource_version].map(|text| Some(text.clone()));
+        Self { name, uid, resource_version }
+    }
 }
 
 impl Known {

@@ -2,7 +2,7 @@
 
 use super::answer::{self, answer};
 use super::body::{self, Budget, NoRoom, Received};
-use super::convert::{Asked, Known};
+use super::convert::{Asked, Identity, Known};
 use super::judge::judge;
 use super::review::{Operation, Review, Unreadable, salvage_uid};
 use crate::event::Event;
@@ -69,7 +69,9 @@ enum Path {
 
 /// What a review comes to.
 #[derive(Debug, Default)]
-struct Judged {
+struct Judged<'a> {
+    /// Of the object, where it has been read; else it is looked for in the review.
+    identity: Option<Identity<'a>>,
     decision: Decision,
     patch: Option<Patch>,
     digests: Digests,
@@ -194,7 +196,7 @@ impl<W: World> App<W> {
     }
 
     /// Judges a review, if there is room for it, until the deadline.
-    async fn review(&self, path: Path, review: &Review<'_>, deadline: Instant) -> Judged {
+    async fn review<'a>(&self, path: Path, review: &Review<'a>, deadline: Instant) -> Judged<'a> {
         let span = Span::current();
         span.record("uid", display(&review.uid)).record("operation", display(review.operation));
         span.record("namespace", display(&review.namespace)).record("name", display(&review.name));
@@ -230,29 +232,31 @@ impl<W: World> App<W> {
         }
     }
 
-    async fn validated(&self, review: &Review<'_>) -> Result<Judged, Unreadable> {
+    async fn validated<'a>(&self, review: &Review<'a>) -> Result<Judged<'a>, Unreadable> {
         let Asked::Judge(mut request) = review.asked(review.caller(self.own.as_deref()))? else {
             return Ok(Judged::default());
         };
         let mut decision = judge(&*self.world, &mut request, &review.requester()).await;
-        let mut digests = Digests::default();
+        let (mut digests, mut identity) = (Digests::default(), None);
         if let Request::Catalog(change) = &request {
             digests = Digests::of(change);
+            identity = Some(Identity::of(change));
             let settle = std::mem::take(&mut decision.settle);
             if !settle.is_empty() && !change.caller.dry_run {
                 self.world.settle(&change.key, settle);
             }
         }
-        Ok(Judged { decision, patch: None, digests })
+        Ok(Judged { identity, decision, patch: None, digests })
     }
 
-    fn mutated(&self, review: &Review<'_>) -> Result<Judged, Unreadable> {
+    fn mutated<'a>(&self, review: &Review<'a>) -> Result<Judged<'a>, Unreadable> {
         let caller = review.caller(self.own.as_deref());
         let Asked::Judge(Request::Catalog(change)) = review.asked(caller)? else {
             return Err(review.stranger());
         };
         let patch = answer::patch(&change, &policy::mutate(&change));
-        Ok(Judged { decision: Decision::default(), patch, digests: Digests::of(&change) })
+        let identity = Some(Identity::of(&change));
+        Ok(Judged { identity, decision: Decision::default(), patch, digests: Digests::of(&change) })
     }
 
     fn slots(&self, path: Path) -> &Semaphore {
@@ -265,11 +269,11 @@ impl<W: World> App<W> {
     // --- answers ---
 
     /// Answers a review, and tells everybody who wants to know.
-    fn conclude(&self, path: Path, review: &Review<'_>, judged: &Judged, started: Instant) -> Response {
+    fn conclude(&self, path: Path, review: &Review<'_>, judged: &Judged<'_>, started: Instant) -> Response {
         let decision = &judged.decision;
         let known = Known::of(review);
         let webhook = path.webhook(known);
-        let identity = review.identity();
+        let identity = judged.identity.clone().unwrap_or_else(|| review.identity());
         let took = started.elapsed();
         let labels = RequestLabels {
             webhook,
@@ -421,7 +425,7 @@ impl Path {
     }
 }
 
-impl From<Denial> for Judged {
+impl From<Denial> for Judged<'_> {
     fn from(denial: Denial) -> Self {
         Self { decision: denial.into(), ..Self::default() }
     }

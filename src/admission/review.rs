@@ -27,6 +27,18 @@ const DEEPEST: usize = 128;
 /// The longest uid that is echoed from a body that could not be read; the API server's have 36.
 const LONGEST_UID: usize = 128;
 
+/// What the API server sends, with the request read as `R`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope<'a, R> {
+    #[serde(borrow, default)]
+    api_version: Cow<'a, str>,
+    #[serde(borrow, default)]
+    kind: Cow<'a, str>,
+    #[serde(default = "Option::default")]
+    request: Option<R>,
+}
+
 /// What somebody asks the API server for, as the API server puts it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -214,27 +226,18 @@ pub(crate) struct StatusCause<'a> {
 impl<'a> Review<'a> {
     /// Reads a body.
     pub(crate) fn parse(body: &'a [u8]) -> Result<Self, Unreadable> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Envelope<'a> {
-            #[serde(borrow, default)]
-            api_version: Cow<'a, str>,
-            #[serde(borrow, default)]
-            kind: Cow<'a, str>,
-            #[serde(borrow, default)]
-            request: Option<&'a RawValue>,
-        }
         let text = std::str::from_utf8(body)?;
         if is_deeper_than(body, DEEPEST) {
             return Err(Unreadable::Deep);
         }
-        let envelope: Envelope<'a> = serde_json::from_str(text)?;
-        // Before the request is looked into: that of another version may have another shape.
-        if envelope.api_version != API_VERSION || envelope.kind != KIND {
-            return Err(Unreadable::Version(printable(&format!("{} {}", envelope.api_version, envelope.kind))));
-        }
-        let request = envelope.request.ok_or(Unreadable::NoRequest)?;
-        let review: Self = serde_json::from_str(request.get())?;
+        let review = match serde_json::from_str::<Envelope<'a, Self>>(text) {
+            Ok(envelope) => envelope.request()?,
+            // The request of another version may have another shape, and then the version is what is wrong.
+            Err(error) => {
+                serde_json::from_str::<Envelope<'a, IgnoredAny>>(text)?.request()?;
+                return Err(error.into());
+            }
+        };
         if review.uid.is_empty() { Err(Unreadable::NoUid) } else { Ok(review) }
     }
 
@@ -246,6 +249,18 @@ impl<'a> Review<'a> {
     /// Whether it is a PUT: of a whole object, and usually of one revision of it.
     pub(crate) fn is_put(&self) -> bool {
         self.options.as_ref().is_some_and(|options| options.kind == "UpdateOptions")
+    }
+}
+
+// === impl Envelope ===
+
+impl<R> Envelope<'_, R> {
+    /// The request, if it is of the version that is spoken.
+    fn request(self) -> Result<R, Unreadable> {
+        if self.api_version != API_VERSION || self.kind != KIND {
+            return Err(Unreadable::Version(printable(&format!("{} {}", self.api_version, self.kind))));
+        }
+        self.request.ok_or(Unreadable::NoRequest)
     }
 }
 
@@ -365,12 +380,13 @@ impl<'de> Visitor<'de> for Seek<'_> {
 /// Whether brackets, those in strings aside, are nested deeper than `limit`.
 fn is_deeper_than(json: &[u8], limit: usize) -> bool {
     let mut depth = 0_usize;
-    let mut bytes = json.iter();
-    while let Some(byte) = bytes.next() {
+    let mut rest = json;
+    while let [byte, behind @ ..] = rest {
+        rest = behind;
         match byte {
             b'{' | b'[' => depth += 1,
             b'}' | b']' => depth = depth.saturating_sub(1),
-            b'"' => skip_string(&mut bytes),
+            b'"' => rest = behind_string(behind),
             _ => {}
         }
         if depth > limit {
@@ -380,15 +396,15 @@ fn is_deeper_than(json: &[u8], limit: usize) -> bool {
     false
 }
 
-/// Skips to behind the quote that ends a string.
-fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'"' => return,
-            b'\\' => drop(bytes.next()),
-            _ => {}
+/// What follows the quote that ends a string.
+fn behind_string(mut rest: &[u8]) -> &[u8] {
+    while let Some(at) = memchr::memchr2(b'"', b'\\', rest) {
+        if rest[at] == b'"' {
+            return &rest[at + 1..];
         }
+        rest = rest.get(at + 2..).unwrap_or_default();
     }
+    &[]
 }
 
 /// What a stranger wrote, fit for a message: short, and without control characters.

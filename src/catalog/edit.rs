@@ -137,22 +137,16 @@ impl From<CatalogError> for CannotEdit {
 impl Catalog {
     /// The part of this catalog that lists the entries which `chosen` accepts.
     fn part(&self, chosen: impl Fn(&EntryName) -> bool) -> Self {
-        let names = self.names().filter(|name| chosen(name));
-        names.map(|name| self.part_of(name)).fold(Self::default(), Self::and)
+        self.rows.iter().filter(|(name, _)| chosen(name)).cloned().collect()
     }
 
     /// The part that lists `name` alone.
     fn part_of(&self, name: &EntryName) -> Self {
-        let mut part = Self::default();
-        for fingerprint in self.fingerprints(name).into_iter().flatten() {
-            part.insert(name.clone(), *fingerprint);
-        }
-        part
+        self.rows(name).iter().cloned().collect()
     }
 
     /// This catalog and the entries of `other`.
-    fn and(mut self, other: Self) -> Self {
-        self.entries.extend(other.entries);
-        self
+    fn and(self, other: Self) -> Self {
+        self.rows.into_iter().chain(other.rows).collect()
     }
 }

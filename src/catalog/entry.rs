@@ -7,6 +7,10 @@ use thiserror::Error;
 /// The longest entry name, in bytes. A ConfigMap key has at most 253; a repository path with a version may be longer.
 const LONGEST: usize = 512;
 
+/// Up to here a fingerprint is the bytes themselves: comparing them costs less than hashing them, and what is kept of
+/// an entry stays bounded.
+const PLAIN: usize = 256;
+
 /// The identity of an entry as people write it: `name@version`, or `name` where the format has no version.
 ///
 /// Two entries are the same iff these texts are equal; versions are text, so `1.10` is not `1.1`.
@@ -17,7 +21,19 @@ pub struct EntryName(Box<str>);
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Version(Box<str>);
 
-/// A SHA-256, of an entry's fingerprinted fields or of a revision's content.
+/// What makes an entry the model that it is: equal iff the fingerprinted fields are.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Fingerprint(Fields);
+
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Fields {
+    /// The fields, each with its length.
+    Plain(Box<[u8]>),
+    /// The same, hashed.
+    Hashed(Digest),
+}
+
+/// A SHA-256.
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Digest([u8; 32]);
 
@@ -77,6 +93,24 @@ impl Version {
     pub fn new(text: &str) -> Result<Self, InvalidName> {
         printable(text)?;
         Ok(Self(text.into()))
+    }
+}
+
+// === impl Fingerprint ===
+
+impl Fingerprint {
+    /// Takes the fields so that where one ends and the next begins matters.
+    pub fn of_parts<const N: usize>(parts: [&[u8]; N]) -> Self {
+        let len: usize = parts.iter().map(|part| size_of::<u64>() + part.len()).sum();
+        if len > PLAIN {
+            return Self(Fields::Hashed(Digest::of_parts(parts)));
+        }
+        let mut bytes = Vec::with_capacity(len);
+        for part in parts {
+            bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            bytes.extend_from_slice(part);
+        }
+        Self(Fields::Plain(bytes.into()))
     }
 }
 
@@ -189,6 +223,18 @@ mod tests {
         assert_ne!(of(&["ab", "c"]), of(&["a", "bc"]));
         assert_ne!(of(&["ab"]), of(&["ab", ""]));
         assert_ne!(of(&[]), of(&[""]));
+    }
+
+    #[test]
+    fn a_fingerprint_depends_on_every_byte_whether_short_or_long() {
+        for len in [0, 1, PLAIN - 17, PLAIN - 16, PLAIN - 15, 4 * PLAIN] {
+            let text = "a".repeat(len);
+            let of = |last: &str| Fingerprint::of_parts([text.as_bytes(), last.as_bytes()]);
+            assert_eq!(of("b"), of("b"), "{len}");
+            assert_ne!(of("b"), of("c"), "{len}");
+            assert_ne!(of("b"), of("bb"), "{len}");
+            assert_ne!(of("ab"), Fingerprint::of_parts([format!("{text}a").as_bytes(), b"b"]), "{len}");
+        }
     }
 
     #[test]

@@ -2,26 +2,26 @@
 
 use super::edit::{CannotEdit, Edit, Field};
 use super::tree::{Fault, Place};
-use super::{Catalog, CatalogError, Digest, EntryName};
+use super::{Catalog, CatalogError, EntryName, Fingerprint};
 use crate::object::Content;
 use std::collections::BTreeSet;
 
 /// Reads each key as an entry. `binaryData` is fingerprinted as the base64 that it is stored in, apart from `data`:
 /// moving a value from one to the other replaces the entry, for files and environment variables differ there.
 pub(super) fn parse(content: &Content<'_>) -> Result<Catalog, CatalogError> {
-    let mut catalog = Catalog::default();
-    for (field, map) in [("data", &content.data), ("binaryData", &content.binary_data)] {
-        for (key, value) in map.iter() {
-            let fingerprint = Digest::of_parts([field.as_bytes(), value.as_bytes()]);
-            // No API server stores either: such content is a manifest that was never applied.
-            let name =
-                EntryName::new(key).map_err(|reason| error(key, format!("a valid key (found one that {reason})")))?;
-            if !catalog.insert(name, fingerprint) {
-                return Err(error(key, "a key of data or of binaryData (found it in both)"));
-            }
-        }
+    let Content { data, binary_data, .. } = content;
+    // No API server stores such content: it is a manifest that was never applied.
+    if let Some((key, _)) = binary_data.iter().find(|(key, _)| data.get(key).is_some()) {
+        return Err(error(key, "a key of data or of binaryData (found it in both)"));
     }
-    Ok(catalog)
+    let data = data.iter().map(|(key, value)| ("data", key, value));
+    let rows = data.chain(binary_data.iter().map(|(key, value)| ("binaryData", key, value)));
+    rows.map(|(field, key, value)| {
+        // Nor this.
+        let name = EntryName::new(key).map_err(|it| error(key, format!("a valid key (found one that {it})")))?;
+        Ok((name, Fingerprint::of_parts([field.as_bytes(), value.as_bytes()])))
+    })
+    .collect()
 }
 
 /// Puts each key back where `old` has it, with the value that it has there.

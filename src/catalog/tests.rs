@@ -2,7 +2,7 @@
 
 use super::tree::{Node, Value as Tree};
 use super::yaml::read as tree_of;
-use super::{Catalog, CatalogError, Diff, Digest, EntryName, Format, UnknownFormat};
+use super::{Catalog, CatalogError, Diff, EntryName, Fingerprint, Format, UnknownFormat};
 use crate::object::{Content, StringMap};
 use proptest::prelude::*;
 use serde_json::{Map, Value};
@@ -54,12 +54,12 @@ pub(super) fn json(text: &str) -> Result<Catalog, CatalogError> {
 
 /// A catalog from names and fingerprints, one letter and one digit each: `a1 a2 b1` is a pool and an entry.
 fn pools(text: &str) -> Catalog {
-    let mut catalog = Catalog::default();
-    for pair in text.split_whitespace() {
-        let (name, fingerprint) = pair.split_at(1);
-        catalog.insert(EntryName::new(name).unwrap(), Digest::of_parts([fingerprint.as_bytes()]));
-    }
-    catalog
+    text.split_whitespace().map(row).collect()
+}
+
+fn row(pair: &str) -> (EntryName, Fingerprint) {
+    let (name, fingerprint) = pair.split_at(1);
+    (EntryName::new(name).unwrap(), Fingerprint::of_parts([fingerprint.as_bytes()]))
 }
 
 // === formats and errors ===
@@ -120,8 +120,10 @@ fn a_catalog_knows_its_entries_and_their_fingerprints() {
     let name = |text| EntryName::new(text).unwrap();
     assert_eq!(names(&catalog), ["a", "b"]);
     assert!(catalog.lists(&name("a")) && !catalog.lists(&name("c")));
-    assert_eq!(catalog.fingerprints(&name("a")).unwrap().len(), 2);
-    assert_eq!(catalog.fingerprints(&name("c")), None);
+    assert_eq!(catalog, pools("a2 b1 a1 a2"));
+    for (other, agrees) in [("a2 c1", true), ("a3 b1", false), ("b1", false), ("", false)] {
+        assert_eq!(catalog.agrees(&pools(other), &name("a")), agrees, "{other}");
+    }
 }
 
 // === properties ===
@@ -210,8 +212,7 @@ proptest! {
 
     #[test]
     fn one_more_row_of_a_pool_replaces_nothing(catalog in any_pools(), row in "[a-e][0-3]") {
-        let mut more = catalog.clone();
-        more.insert(EntryName::new(&row[..1]).unwrap(), Digest::of_parts([&row.as_bytes()[1..]]));
+        let more = catalog.rows.iter().cloned().chain([self::row(&row)]).collect();
         let diff = catalog.diff(&more);
         prop_assert!(diff.removed.is_empty() && diff.replaced.is_empty());
     }

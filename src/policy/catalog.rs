@@ -63,12 +63,8 @@ pub(super) fn decide(change: &CatalogChange<'_>, facts: &Facts, terms: &Terms) -
     if !change.caller.own {
         decision = break_glass::judge(decision, &change.break_glass(), &change.key.name, facts, terms);
     }
-    // Nothing passes what is not as our mutating webhook left it: a proof that nobody made would go on to count.
-    if let Some(denial) = untouched_annotations(change).filter(|_| decision.allowed()) {
-        decision = denial.into();
-    }
     if decision.allowed() {
-        decision.warnings.extend(warnings(change));
+        decision = judge_annotations(change, decision);
     }
     decision.facts = record;
     decision
@@ -131,10 +127,7 @@ fn taken(change: &CatalogChange<'_>, format: Format) -> (Code, BTreeSet<EntryNam
 /// Whether a replaced entry goes back to a fingerprint that the prior revision had: a rollback is never MG102.
 fn restores(change: &CatalogChange<'_>, prior: &Catalog, entry: &EntryName) -> bool {
     let Some(Declared::Catalog(_, new)) = change.new.as_ref().map(|new| &new.declared) else { return false };
-    match (new.fingerprints(entry), prior.fingerprints(entry)) {
-        (Some(new), Some(prior)) => !new.is_disjoint(prior),
-        _ => false,
-    }
+    new.agrees(prior, entry)
 }
 
 /// Denies a loss, unless the whole namespace goes.
@@ -221,17 +214,23 @@ fn settling(change: &CatalogChange<'_>, loss: &Loss, facts: &Facts, guard: Guard
 }
 
 /// MG107, MG501: a change that did not pass the mutating webhook lacks what must be kept for a rollback, or
-/// brings a proof that nobody made.
-fn untouched_annotations(change: &CatalogChange<'_>) -> Option<Denial> {
-    let (name, _) = super::mutate(change).into_iter().next()?;
-    Some(match name {
-        names::REVISION | names::PRIOR_REVISION => message::revision_not_kept(change, name),
-        _ => message::forged(change, name),
-    })
+/// brings a proof that nobody made, which would go on to count. Any other stays `allowed`.
+fn judge_annotations(change: &CatalogChange<'_>, mut allowed: Decision) -> Decision {
+    let owned = revision::owned(change);
+    let unkept = owned.unkept;
+    let missed = change.new.as_ref().and_then(|new| owned.changes(&new.object.metadata.annotations).into_iter().next());
+    match missed {
+        None => {
+            allowed.warnings.extend(warnings(change, unkept));
+            allowed
+        }
+        Some((name @ (names::REVISION | names::PRIOR_REVISION), _)) => message::revision_not_kept(change, name).into(),
+        Some((name, _)) => message::forged(change, name).into(),
+    }
 }
 
 /// What is allowed and yet worth saying.
-fn warnings(change: &CatalogChange<'_>) -> Vec<String> {
+fn warnings(change: &CatalogChange<'_>, unkept: Option<usize>) -> Vec<String> {
     let unreadable = |declared: &Declared| match declared {
         Declared::Invalid(_, error) => Some(error.to_string()),
         Declared::UnknownFormat(unknown) => Some(unknown.to_string()),
@@ -245,7 +244,7 @@ fn warnings(change: &CatalogChange<'_>) -> Vec<String> {
         (Some(error), None) => Some(format!("modelguard could not read {name} before this change: {error}")),
         (None, None) => None,
     };
-    let unkept = revision::unkept(change).map(|bytes| {
+    let unkept = unkept.map(|bytes| {
         let size = bytes.div_ceil(1024);
         format!(
             "the revision before this change is too large to be kept beside it ({size} KiB), so this change cannot be rolled back"

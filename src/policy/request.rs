@@ -1,13 +1,15 @@
 //! What somebody asks for, parsed: the input of the rule book.
 
-use crate::catalog::{Catalog, CatalogError, Diff, EntryName, Format, UnknownFormat};
+use crate::catalog::{Catalog, CatalogError, Diff, Digest, EntryName, Format, UnknownFormat};
 use crate::holder::ObjectId;
 use crate::names;
 use crate::object::{ConfigMap, Content, Workload};
 use crate::policy::BreakGlass;
 use crate::reference::{CatalogKey, Reference, References};
+use crate::revision;
 use crate::sharing::Sharing;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
 /// A request that the rules judge.
 #[derive(Debug)]
@@ -82,6 +84,7 @@ pub struct Version<'a> {
     pub object: ConfigMap<'a>,
     /// What the catalog label says.
     pub declared: Declared,
+    digest: OnceLock<Digest>,
 }
 
 /// What a ConfigMap is, by its catalog label.
@@ -132,7 +135,11 @@ impl<'a> CatalogChange<'a> {
             (Some(old), Some(new)) if format_label(old) == format_label(new) => old.content == new.content,
             _ => false,
         };
-        let read = |object: ConfigMap<'a>| Version { declared: Declared::of(&object, unchanged), object };
+        let read = |object: ConfigMap<'a>| Version {
+            declared: Declared::of(&object, unchanged),
+            object,
+            digest: OnceLock::new(),
+        };
         let (old, new) = (old.map(read), new.map(read));
         let diff = match (old.as_ref().map(|v| &v.declared), new.as_ref().map(|v| &v.declared)) {
             (Some(Declared::Catalog(was, old)), Some(Declared::Catalog(is, new))) if was == is => old.diff(new),
@@ -157,6 +164,15 @@ impl<'a> CatalogChange<'a> {
     pub fn sharing(&self) -> Sharing {
         let shared_with = self.old.as_ref().and_then(|old| old.object.metadata.annotations.get(names::SHARED_WITH));
         Sharing::new(&self.key.namespace, shared_with)
+    }
+}
+
+// === impl Version ===
+
+impl Version<'_> {
+    /// The digest of its content: worked out once, and only if somebody asks.
+    pub fn digest(&self) -> Digest {
+        *self.digest.get_or_init(|| revision::digest(&self.object.content))
     }
 }
 

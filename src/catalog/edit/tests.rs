@@ -51,10 +51,10 @@ fn check(format: Format, old: &str, new: &str, kept: &BTreeSet<EntryName>) -> Re
     assert!(is_subsequence(new, &stored), "{case}");
     assert!(user.names().chain(kept).collect::<BTreeSet<_>>().into_iter().eq(after.names()), "{case}");
     for name in user.names() {
-        assert_eq!(after.fingerprints(name), user.fingerprints(name), "{name}: {case}");
+        assert_eq!(after.rows(name), user.rows(name), "{name}: {case}");
     }
     for name in kept {
-        assert_eq!(after.fingerprints(name), before.fingerprints(name), "{name}: {case}");
+        assert_eq!(after.rows(name), before.rows(name), "{name}: {case}");
     }
     assert_eq!(remove_text(format, &stored, kept), new, "{case}");
     assert_eq!(keep_text(format, &stored, new, kept).as_deref(), Ok(&*stored), "{case}");
