@@ -9,11 +9,9 @@
 mod review;
 
 use criterion::{Bencher, Criterion, criterion_group, criterion_main};
-use modelguard::guard::Guard;
 use modelguard::object::ConfigMap;
-use modelguard::policy::{self, Facts, Request, Terms};
-use modelguard::usage::Epoch;
-use review::{Release, change};
+use modelguard::policy::{self, Facts, Request};
+use review::{Release, change, terms};
 use rustix::time::{ClockId, clock_gettime};
 use std::hint::black_box;
 use std::time::Duration;
@@ -36,7 +34,7 @@ fn measure<T>(bencher: &mut Bencher<'_>, mut work: impl FnMut() -> T) {
 
 fn decision(c: &mut Criterion) {
     let Release { old, asked, new } = Release::new();
-    let terms = Terms { epoch: Ok(Epoch::new("e")), guard: Guard::default(), now: jiff::Timestamp::UNIX_EPOCH };
+    let terms = terms();
     let judge = |old: &str, new: &str| {
         let request = Request::Catalog(Box::new(change(black_box(old), black_box(new))));
         let decision = policy::decide(&request, &Facts::default(), &terms);
@@ -44,7 +42,7 @@ fn decision(c: &mut Criterion) {
     };
     c.bench_function("validate an added entry, 8 KiB", |b| measure(b, || judge(&old, &new)));
     c.bench_function("mutate an added entry, 8 KiB", |b| {
-        measure(b, || policy::mutate(&change(black_box(&old), black_box(&asked))));
+        measure(b, || policy::mutate(&change(black_box(&old), black_box(&asked)), &terms));
     });
     c.bench_function("validate without a change of content, 8 KiB", |b| measure(b, || judge(&new, &new)));
     c.bench_function("read both objects from JSON, 8 KiB", |b| {

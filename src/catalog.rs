@@ -133,6 +133,15 @@ impl Catalog {
         }
     }
 
+    /// The text that a catalog of this format is read from; `None` where that is no single one.
+    pub fn text<'c>(format: Format, content: &'c Content<'_>) -> Option<&'c str> {
+        match format {
+            Format::Json => json::JSON.source(content).ok().map(|(_, text)| text),
+            Format::Keys => None,
+            Format::Yaml => yaml::YAML.source(content).ok().map(|(_, text)| text),
+        }
+    }
+
     /// Whether the catalog lists `entry`.
     pub fn lists(&self, entry: &EntryName) -> bool {
         !self.rows(entry).is_empty()

@@ -19,6 +19,8 @@ pub enum WhileInUse {
     Deny,
     /// It is denied so that the client holds it and asks again, while only pods of an older template use the entry.
     Wait,
+    /// An UPDATE is allowed, and what it removes stays until nobody needs it. Anything else is denied.
+    Defer,
     /// It is allowed, with a warning for the user.
     Warn,
     /// It is allowed, and recorded.
@@ -27,20 +29,30 @@ pub enum WhileInUse {
 
 /// A text that names no [`WhileInUse`].
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[error("expected deny, wait, warn or audit")]
+#[error("expected deny, wait, defer, warn or audit")]
 pub struct UnknownStrictness;
+
+// === impl Guard ===
+
+impl Guard {
+    /// Whether what an UPDATE removes stays until nobody needs it.
+    pub fn defers(self) -> bool {
+        self.while_in_use == WhileInUse::Defer
+    }
+}
 
 // === impl WhileInUse ===
 
 impl WhileInUse {
     /// Every one, the strictest first.
-    pub const ALL: [Self; 4] = [Self::Deny, Self::Wait, Self::Warn, Self::Audit];
+    pub const ALL: [Self; 5] = [Self::Deny, Self::Wait, Self::Defer, Self::Warn, Self::Audit];
 
     /// As guards and decision records write it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Deny => "Deny",
             Self::Wait => "Wait",
+            Self::Defer => "Defer",
             Self::Warn => "Warn",
             Self::Audit => "Audit",
         }

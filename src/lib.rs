@@ -18,7 +18,7 @@
 //!
 //! | room | modules | may use |
 //! |---|---|---|
-//! | domain | [`names`] [`catalog`] [`object`] [`manifest`] [`reference`](mod@reference) [`holder`] [`usage`] [`revision`] [`policy`] [`sharing`] [`arming`] [`guard`] [`event`] | data in, data out: no I/O, no clock; time is an argument |
+//! | domain | [`names`] [`catalog`] [`object`] [`manifest`] [`reference`](mod@reference) [`holder`] [`usage`] [`revision`] [`retention`] [`policy`] [`sharing`] [`arming`] [`guard`] [`event`] | data in, data out: no I/O, no clock; time is an argument |
 //! | index | [`index`] | the same, but for `index/{resource,watch,live}`, which feed it |
 //! | Kubernetes | [`world`] [`controller`] | kube |
 //! | folder | `world/standalone` | files, and neither kube nor a clock |
@@ -62,6 +62,7 @@ pub mod object;
 pub mod policy;
 pub mod record;
 pub mod reference;
+pub mod retention;
 pub mod revision;
 pub mod sharing;
 pub mod shutdown;

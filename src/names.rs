@@ -15,8 +15,10 @@ pub const PRIOR_REVISION: &str = "modelguard.dev/prior-revision";
 pub const USAGE: &str = "modelguard.dev/usage";
 /// Entries whose removal was deferred. Owned by modelguard.
 pub const RETAINED: &str = "modelguard.dev/retained";
+/// Asks the mutating webhook to remove what is retained and Idle, in the same write; never stored.
+pub const RETIRE: &str = "modelguard.dev/retire";
 /// The annotations whose value only modelguard decides: what a client sends for them is replaced.
-pub const OWNED: [&str; 4] = [REVISION, PRIOR_REVISION, USAGE, RETAINED];
+pub const OWNED: [&str; 5] = [REVISION, PRIOR_REVISION, USAGE, RETAINED, RETIRE];
 
 /// Namespaces whose workloads may reference a model ConfigMap besides its own.
 pub const SHARED_WITH: &str = "modelguard.dev/shared-with";

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Request ──needs()──▶ Needs ──(World)──▶ Facts ──decide()──▶ Decision { denial?, warnings, lifts, settle }
-//! CatalogChange ──mutate()──▶ annotations to set or remove
+//! CatalogChange ──mutate()──▶ Mutation: annotations to set or remove, entries to keep or to let go
 //! ```
 //! Everything here is pure: equal input, equal answer, so a request may be judged as often as the API server
 //! likes. P1 and P2 are the two halves of the protocol that [`crate::usage`] describes: a reference takes its
@@ -24,6 +24,8 @@ pub(crate) use message::list;
 pub use message::{REPEAT, RETRY_AFTER, not_verified, unverified};
 pub use request::{Caller, CatalogChange, Declared, Proof, Request, Requester, Version, WorkloadChange};
 
+use crate::catalog::edit::Edit;
+use crate::retention::Retention;
 use crate::revision;
 
 /// What must be known before `request` can be judged.
@@ -47,11 +49,29 @@ pub fn decide(request: &Request<'_>, facts: &Facts, terms: &Terms) -> Decision {
     }
 }
 
-/// The annotations that the mutating webhook sets on the new version, or removes where `None`: those that
-/// modelguard owns and that are not yet what they must be.
-pub fn mutate(change: &CatalogChange<'_>) -> Vec<(&'static str, Option<String>)> {
-    let Some(new) = &change.new else { return Vec::new() };
-    revision::owned(change).changes(&new.object.metadata.annotations)
+/// What the mutating webhook makes of a change.
+#[derive(Clone, Debug, Default)]
+pub struct Mutation {
+    /// Annotations to set on the new version, or to remove where `None`: those that modelguard owns and that are not yet
+    /// what they must be.
+    pub annotations: Vec<(&'static str, Option<String>)>,
+    /// Changes of its data: what is kept until nobody needs it, or goes now that nobody does.
+    pub edits: Vec<Edit>,
+    /// What there is to say of it; it always allows.
+    pub decision: Decision,
+}
+
+/// Says what the mutating webhook makes of `change`.
+///
+/// Where entries should be kept and cannot be, it is left as it is: then it takes away what is judged as that.
+pub fn mutate(change: &CatalogChange<'_>, terms: &Terms) -> Mutation {
+    let retention = Retention::of(change, terms).unwrap_or_default();
+    let edited = (!retention.edits.is_empty()).then(|| change.edited(&retention.edits));
+    let Some(new) = &change.new else { return Mutation::default() };
+    let owned = revision::owned(edited.as_ref().unwrap_or(change), &retention);
+    let annotations = owned.changes(&new.object.metadata.annotations);
+    let decision = catalog::mutated(&retention, terms);
+    Mutation { annotations, edits: retention.edits, decision }
 }
 
 #[cfg(test)]

@@ -16,8 +16,9 @@ use crate::catalog::Digest;
 use crate::names;
 use crate::object::{ConfigMap, Content, StringMap};
 use crate::policy::{CatalogChange, Declared, Version};
+use crate::retention::{Retained, Retention};
 use crate::usage::Usage;
-use codec::Prior;
+pub use codec::Prior;
 
 /// What all annotations of an object may take together, keys and values, in bytes: `TotalAnnotationSizeLimitB`
 /// in apimachinery's `validation/objectmeta.go`.
@@ -39,18 +40,27 @@ pub struct Owned {
 }
 
 /// What the annotations that modelguard owns must be once `change` is made; all absent after a DELETE.
-pub fn owned(change: &CatalogChange<'_>) -> Owned {
+///
+/// `retention` is what the mutating webhook does to its entries beside that, and was already done to `change`. The
+/// validating one sees what came of it, and has nothing to add.
+pub fn owned(change: &CatalogChange<'_>, retention: &Retention) -> Owned {
     let Some(new) = change.new.as_ref().filter(|new| new.declared != Declared::Ordinary) else {
         return Owned::default();
     };
     let Some(old) = change.old.as_ref().filter(|old| old.declared != Declared::Ordinary) else {
         return Owned { revision: Some("1".to_owned()), ..Owned::default() };
     };
+    let next = number(&old.object).saturating_add(1);
+    let is_marked = new.object.metadata.annotations.get(names::REVISION) == Some(&*next.to_string());
     let same_format = label(old) == label(new);
+    let retained = if same_format { Retained::after(change, retention, is_marked) } else { Retained::default() };
+    // That something else is asked for makes a revision, be it that nothing is stored otherwise for now.
+    let asks = same_format && retained != Retained::of(&old.object);
     let unchanged = old.object.content == new.object.content;
-    let (revision, prior) = match unchanged {
+    // What our own write does to the data completes the revision that deferred it.
+    let (revision, prior) = match (unchanged && !asks) || change.caller.own {
         true => (annotation(old, names::REVISION), Ok(annotation(old, names::PRIOR_REVISION))),
-        false => (Some(number(&old.object).saturating_add(1).to_string()), prior(old, &new.object).map(Some)),
+        false => (Some(next.to_string()), prior_revision(old, &new.object).map(Some)),
     };
     let (prior_revision, unkept) = prior.map_or_else(|bytes| (None, Some(bytes)), |prior| (prior, None));
     let usage = match same_format {
@@ -58,14 +68,12 @@ pub fn owned(change: &CatalogChange<'_>) -> Owned {
         true => usage(old, new),
         false => None,
     };
-    let retained = annotation(old, names::RETAINED).filter(|_| same_format);
-    Owned { revision, prior_revision, usage, retained, unkept }
+    Owned { revision, prior_revision, usage, retained: retained.render(), unkept }
 }
 
-/// The content before the last change, if the annotation keeps it and it is undamaged.
-pub fn prior_content<'o>(object: &'o ConfigMap<'_>) -> Option<Content<'o>> {
-    let prior = Prior::decode(object.metadata.annotations.get(names::PRIOR_REVISION)?).ok()?;
-    Some(prior.content.into_owned())
+/// The revision before the last change, if the annotation keeps it and it is undamaged.
+pub fn prior<'o>(object: &'o ConfigMap<'_>) -> Option<Prior<'o>> {
+    Prior::decode(object.metadata.annotations.get(names::PRIOR_REVISION)?).ok()
 }
 
 /// A SHA-256 over all that a revision keeps.
@@ -80,7 +88,8 @@ pub fn digest(content: &Content<'_>) -> Digest {
 impl Owned {
     /// What `annotations` must still be set to, or lose where `None`, in the order of [`names::OWNED`].
     pub fn changes(self, annotations: &StringMap<'_>) -> Vec<(&'static str, Option<String>)> {
-        let values = [self.revision, self.prior_revision, self.usage, self.retained];
+        // The last is a request, and never stored.
+        let values = [self.revision, self.prior_revision, self.usage, self.retained, None];
         let owned = names::OWNED.into_iter().zip(values);
         owned.filter(|(name, value)| annotations.get(name) != value.as_deref()).collect()
     }
@@ -92,7 +101,7 @@ fn number(object: &ConfigMap<'_>) -> u64 {
 }
 
 /// `old` as it is kept beside `new`; its size in bytes if there is no room for it.
-fn prior(old: &Version<'_>, new: &ConfigMap<'_>) -> Result<String, usize> {
+fn prior_revision(old: &Version<'_>, new: &ConfigMap<'_>) -> Result<String, usize> {
     let text = Prior::of(&old.object, number(&old.object)).encode(old.digest());
     let room = ANNOTATIONS_LIMIT.saturating_sub(others(&new.metadata.annotations));
     if text.len() <= room { Ok(text) } else { Err(text.len()) }

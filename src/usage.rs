@@ -83,6 +83,8 @@ pub struct View<'a> {
     pub usage: &'a Usage,
     /// The entries it lists.
     pub entries: &'a BTreeSet<EntryName>,
+    /// Those whose removal was deferred: they settle as soon as nobody holds them, and go when they are Idle.
+    pub retained: &'a BTreeSet<EntryName>,
     /// Those that have a holder, or that people hold; `None` while that is not known.
     pub held: Option<&'a BTreeSet<EntryName>>,
 }
@@ -94,6 +96,8 @@ pub struct Plan {
     pub write: Option<Usage>,
     /// These have waited: LIST every kind of holder, then [`Settler::conclude`].
     pub due: BTreeMap<EntryName, SettlingId>,
+    /// These are retained and Idle: ask for their removal, conditional on the revision that the view was taken from.
+    pub retire: BTreeSet<EntryName>,
     /// Nothing changes by time alone before this instant.
     pub wake: Option<Duration>,
 }
@@ -302,20 +306,24 @@ impl Settler {
         epoch: &Epoch,
         settle: Duration,
         now: Duration,
-        id: impl FnMut() -> SettlingId,
+        mut id: impl FnMut() -> SettlingId,
     ) -> Plan {
         self.observe(view, epoch, now);
         let mut usage = view.usage.in_epoch(epoch).retaining(|entry| view.entries.contains(entry));
         let mut wake = self.seen.values().map(|since| *since + settle + TICK).collect::<Vec<_>>();
         if let Some(held) = view.held {
             let back: Vec<_> = usage.marked().filter(|entry| held.contains(*entry)).cloned().collect();
-            let (ripe, later) = self.ripe(now);
-            usage = usage.without(&back).settle(epoch, &ripe, Why::Quiet, id);
+            let (ripe, later) = self.ripe(view.retained, now);
+            let (asked, quiet): (Vec<_>, Vec<_>) = ripe.iter().partition(|entry| view.retained.contains(*entry));
+            usage =
+                usage.without(&back).settle(epoch, quiet, Why::Quiet, &mut id).settle(epoch, asked, Why::Refused, id);
             wake.extend(later);
         }
         let due = self.due(&usage, epoch, settle, now).filter(|_| view.held.is_some()).collect();
         let changed = usage != *view.usage && !(usage.is_empty() && view.usage.is_empty());
-        Plan { write: changed.then_some(usage), due, wake: wake.into_iter().filter(|at| *at > now).min() }
+        let goes = |entry: &&EntryName| view.held.is_some() && view.usage.state(entry, epoch) == State::Idle;
+        let retire = view.retained.iter().filter(goes).filter(|_| !changed).cloned().collect();
+        Plan { write: changed.then_some(usage), due, retire, wake: wake.into_iter().filter(|at| *at > now).min() }
     }
 
     /// Turns a LIST into the next usage: Idle for those of `due` that it found no holder of, InUse for the rest.
@@ -375,12 +383,16 @@ impl Settler {
     }
 
     /// The entries that have been quiet for long enough, and when the others will have been.
-    fn ripe(&self, now: Duration) -> (BTreeSet<EntryName>, Vec<Duration>) {
+    fn ripe(&self, retained: &BTreeSet<EntryName>, now: Duration) -> (BTreeSet<EntryName>, Vec<Duration>) {
         let mut ripe = BTreeSet::new();
         let mut later = Vec::new();
         for (entry, since) in &self.quiet {
-            let doublings = self.lifts.get(entry).copied().unwrap_or(0).min(MOST_DOUBLINGS);
-            let at = *since + QUIET * 2u32.pow(doublings);
+            let lifts = self.lifts.get(entry).copied().unwrap_or(0);
+            let at = match lifts {
+                // Somebody waits for its removal.
+                0 if retained.contains(entry) => *since,
+                lifts => *since + QUIET * 2u32.pow(lifts.min(MOST_DOUBLINGS)),
+            };
             if at <= now {
                 ripe.insert(entry.clone());
             } else {

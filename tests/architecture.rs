@@ -53,6 +53,8 @@ const ROOMS: &[Room] = &[
             "usage/",
             "revision.rs",
             "revision/",
+            "retention.rs",
+            "retention/",
             "policy.rs",
             "policy/",
             "sharing.rs",

@@ -48,7 +48,7 @@ fn what_is_typed_wrongly_ends_with_2_and_says_what_was_expected() {
         (&["guard"], "unrecognized subcommand 'guard'"),
         (&["serve", "--settle", "soon"], "expected a duration such as 60s or 1m30s"),
         (&["serve", "--settle=-5s"], "expected a duration that is not negative"),
-        (&["serve", "--while-in-use", "enforce"], "expected deny, wait, warn or audit"),
+        (&["serve", "--while-in-use", "enforce"], "expected deny, wait, defer, warn or audit"),
         (&["serve", "--listen", "somewhere"], "invalid socket address"),
         (&["serve", "--log-format", "xml"], "[possible values: json, text]"),
         (&["serve", "--standalone", "a", "--kubeconfig", "b"], "cannot be used with '--kubeconfig <FILE>'"),

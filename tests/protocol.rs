@@ -59,6 +59,7 @@ const ONE_ENTRY: Config = Config {
     unmutated: false,
     outage: false,
     keeping: false,
+    defers: false,
 };
 
 /// One holder that needs all that there is, and one that needs an entry.
@@ -113,6 +114,17 @@ const OUTAGE: Config = Config { name: "an outage of the webhook", outage: true, 
 const PODS: Config = Config { name: "pods that controllers make", pods: true, ..ONE_ENTRY };
 
 const KEEPING: Config = Config { name: "updates that keep a reference", keeping: true, ..ONE_ENTRY };
+
+/// Removals are kept until the controller asks for them, whenever that is.
+const DEFERRED: Config = Config {
+    name: "deferred removals",
+    needs: [&[V1], &[]],
+    changes: &[Change::Remove(0), Change::Retire, Change::Add(0), Change::Touch],
+    lagging: 1,
+    unmutated: true,
+    defers: true,
+    ..ONE_ENTRY
+};
 
 // === what is safe ===
 
@@ -183,6 +195,17 @@ fn pods_that_controllers_make_are_found_from_the_top_down() {
 #[test]
 fn updates_that_keep_a_reference_need_no_check() {
     holds(KEEPING);
+}
+
+#[test]
+fn removals_that_are_deferred() {
+    holds(DEFERRED);
+}
+
+#[test]
+fn several_removals_that_are_deferred() {
+    let changes = &[Change::Remove(0), Change::Remove(1), Change::Retire];
+    holds(Config { name: "several deferred removals", defers: true, changes, ..TWO_ENTRIES });
 }
 
 // === what is not ===
@@ -258,6 +281,11 @@ fn a_new_process_that_does_not_wait_again_is_unsafe() {
 #[test]
 fn usage_that_clients_may_write_is_unsafe() {
     breaks(PUTS, Variant::TrustingClient);
+}
+
+#[test]
+fn retiring_what_is_not_proven_to_be_idle_is_unsafe() {
+    breaks(DEFERRED, Variant::RetireUnproven);
 }
 
 // === what would be safe without ===

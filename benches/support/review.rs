@@ -1,8 +1,11 @@
 //! What the benches judge: a release that adds an entry to a model ConfigMap of 8 KiB.
 
+use jiff::Timestamp;
+use modelguard::guard::Guard;
 use modelguard::object::ConfigMap;
-use modelguard::policy::{self, Caller, CatalogChange};
+use modelguard::policy::{self, Caller, CatalogChange, Terms};
 use modelguard::reference::CatalogKey;
+use modelguard::usage::Epoch;
 use serde_json::{Map, Value, json};
 
 /// How many keys of 190 bytes each are 8 KiB.
@@ -28,6 +31,11 @@ impl Release {
     }
 }
 
+/// What it is judged by.
+pub(crate) fn terms() -> Terms {
+    Terms { epoch: Ok(Epoch::new("e")), guard: Guard::default(), now: Timestamp::UNIX_EPOCH }
+}
+
 /// A change as the rules take it.
 pub(crate) fn change<'a>(old: &'a str, new: &'a str) -> CatalogChange<'a> {
     let [old, new] = [old, new].map(|json| ConfigMap::parse(json).expect("a ConfigMap"));
@@ -39,7 +47,7 @@ fn release(old: &str, keys: usize) -> (String, String) {
     let stored = ConfigMap::parse(old).expect("a ConfigMap").metadata.annotations;
     let mut annotations = stored.iter().map(|(name, value)| (name.to_owned(), value.into())).collect::<Map<_, _>>();
     let asked = config_map(keys, &annotations);
-    for (name, value) in policy::mutate(&change(old, &asked)) {
+    for (name, value) in policy::mutate(&change(old, &asked), &terms()).annotations {
         annotations.insert(name.to_owned(), value.expect("nothing to remove").into());
     }
     (asked, config_map(keys, &annotations))

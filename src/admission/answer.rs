@@ -1,7 +1,9 @@
 //! From a decision to the answer on the wire.
 
 use super::review::{Answer, Details, Status, StatusCause, Unreadable};
-use crate::policy::{self, CatalogChange, Decision, Denial};
+use crate::catalog::edit::{Edit, Field};
+use crate::object::{Content, StringMap};
+use crate::policy::{self, CatalogChange, Decision, Denial, Mutation};
 use crate::record::{self, Digests};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -105,17 +107,26 @@ fn header_safe(text: &str) -> String {
 
 // === the patch ===
 
-/// The RFC 6902 patch that sets, or removes where `None`, annotations of the new version; `None` if nothing is to do.
-pub(super) fn patch(change: &CatalogChange<'_>, changes: &[(&'static str, Option<String>)]) -> Option<Patch> {
-    let annotations = &change.new.as_ref()?.object.metadata.annotations;
+/// The RFC 6902 patch that makes `mutation` of the new version; `None` if nothing is to do.
+pub(super) fn patch(change: &CatalogChange<'_>, mutation: &Mutation) -> Option<Patch> {
+    let new = &change.new.as_ref()?.object;
+    let mut operations = annotation_operations(&new.metadata.annotations, &mutation.annotations);
+    operations.extend(data_operations(&new.content, &mutation.edits));
+    (!operations.is_empty()).then_some(Patch(operations))
+}
+
+fn annotation_operations(
+    annotations: &StringMap<'_>,
+    changes: &[(&'static str, Option<String>)],
+) -> Vec<PatchOperation> {
     let mut operations = Vec::new();
     // Only then it may be missing, and nothing can be added to what is not there.
     if annotations.is_empty() && changes.iter().any(|(_, value)| value.is_some()) {
-        operations.push(add(&[], Value::Object(serde_json::Map::new())));
+        operations.push(add(annotation_path(&[]), empty()));
     }
     for (name, value) in changes {
         match value {
-            Some(value) => operations.push(add(&[*name], value.as_str().into())),
+            Some(value) => operations.push(add(annotation_path(&[*name]), value.as_str().into())),
             None if annotations.get(name).is_some() => {
                 let path = annotation_path(&[*name]);
                 operations.push(PatchOperation::Remove(RemoveOperation { path }));
@@ -123,11 +134,35 @@ pub(super) fn patch(change: &CatalogChange<'_>, changes: &[(&'static str, Option
             None => {}
         }
     }
-    (!operations.is_empty()).then_some(Patch(operations))
+    operations
 }
 
-fn add(tokens: &[&str], value: Value) -> PatchOperation {
-    PatchOperation::Add(AddOperation { path: annotation_path(tokens), value })
+fn data_operations(content: &Content<'_>, edits: &[Edit]) -> Vec<PatchOperation> {
+    let mut operations = Vec::new();
+    for (field, name, map) in
+        [(Field::Data, "data", &content.data), (Field::BinaryData, "binaryData", &content.binary_data)]
+    {
+        let edits: Vec<_> = edits.iter().filter(|edit| edit.field == field).collect();
+        if map.is_empty() && !edits.is_empty() {
+            operations.push(add(PointerBuf::from_tokens([name]), empty()));
+        }
+        operations.extend(edits.into_iter().map(|edit| {
+            let path = PointerBuf::from_tokens([name, &*edit.key]);
+            match &edit.value {
+                Some(value) => add(path, value.as_str().into()),
+                None => PatchOperation::Remove(RemoveOperation { path }),
+            }
+        }));
+    }
+    operations
+}
+
+fn add(path: PointerBuf, value: Value) -> PatchOperation {
+    PatchOperation::Add(AddOperation { path, value })
+}
+
+fn empty() -> Value {
+    Value::Object(serde_json::Map::new())
 }
 
 /// The pointer to all annotations, or to one; `/` in a name becomes `~1`.
@@ -148,8 +183,13 @@ mod tests {
         CatalogChange::new(CatalogKey::new("prod", "models"), None, Some(object), Caller::default())
     }
 
+    fn of(annotations: &[(&'static str, Option<String>)]) -> Mutation {
+        Mutation { annotations: annotations.to_vec(), ..Mutation::default() }
+    }
+
     /// Applies the patch as the API server does, and gives the annotations.
     fn patched(json: &str, changes: &[(&'static str, Option<String>)]) -> Value {
+        let changes = &of(changes);
         let mut object: Value = serde_json::from_str(json).unwrap();
         let patch = patch(&change(json), changes).unwrap();
         json_patch::patch(&mut object, &patch).unwrap();
@@ -179,16 +219,33 @@ mod tests {
     #[test]
     fn what_is_not_there_is_not_removed() {
         let json = r#"{"metadata":{"name":"models","annotations":{"a/b":"x"}}}"#;
-        assert_eq!(patch(&change(json), &[("modelguard.dev/usage", None)]), None);
-        assert_eq!(patch(&change(json), &[]), None);
+        assert_eq!(patch(&change(json), &of(&[("modelguard.dev/usage", None)])), None);
+        assert_eq!(patch(&change(json), &Mutation::default()), None);
     }
 
     #[test]
     fn slashes_are_escaped() {
         let json = r#"{"metadata":{"name":"models","annotations":{"a/b":"x"}}}"#;
-        let patch = patch(&change(json), &[("modelguard.dev/revision", Some("2".to_owned()))]).unwrap();
+        let patch = patch(&change(json), &of(&[("modelguard.dev/revision", Some("2".to_owned()))])).unwrap();
         let expected = r#"[{"op":"add","path":"/metadata/annotations/modelguard.dev~1revision","value":"2"}]"#;
         assert_eq!(patch.to_string(), expected);
+    }
+
+    #[test]
+    fn data_is_changed_key_by_key() {
+        let edit =
+            |field, key: &str, value: Option<&str>| Edit { field, key: key.into(), value: value.map(str::to_owned) };
+        let edits = vec![
+            edit(Field::Data, "v1", Some("a")),
+            edit(Field::Data, "v2", None),
+            edit(Field::BinaryData, "a/b~c", Some("AA==")),
+        ];
+        let mutation = Mutation { edits, ..Mutation::default() };
+        let json = r#"{"metadata":{"name":"models"},"data":{"v2":"b","v3":"c"}}"#;
+        let mut object: Value = serde_json::from_str(json).unwrap();
+        json_patch::patch(&mut object, &patch(&change(json), &mutation).unwrap()).unwrap();
+        assert_eq!(object["data"], serde_json::json!({"v1": "a", "v3": "c"}));
+        assert_eq!(object["binaryData"], serde_json::json!({"a/b~c": "AA=="}));
     }
 
     #[test]

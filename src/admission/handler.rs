@@ -7,7 +7,7 @@ use super::judge::judge;
 use super::review::{Operation, Review, Unreadable, salvage_uid};
 use crate::event::Event;
 use crate::metrics::{Metrics, RequestLabels, Shed};
-use crate::policy::{self, Decision, Denial, Request};
+use crate::policy::{self, Decision, Denial, Request, Terms};
 use crate::record::{Digests, Log, Object, Outcome, Record, Schema, Verdict};
 use crate::reference::CatalogKey;
 use crate::shutdown::Shutdown;
@@ -254,9 +254,12 @@ impl<W: World> App<W> {
         let Asked::Judge(Request::Catalog(change)) = review.asked(caller)? else {
             return Err(review.stranger());
         };
-        let patch = answer::patch(&change, &policy::mutate(&change));
+        let (epoch, guard) = (self.world.epoch(&change.sharing()), self.world.guard());
+        let terms = Terms { epoch, guard, now: jiff::Timestamp::now() };
+        let mutation = policy::mutate(&change, &terms);
+        let patch = answer::patch(&change, &mutation);
         let identity = Some(Identity::of(&change));
-        Ok(Judged { identity, decision: Decision::default(), patch, digests: Digests::of(&change) })
+        Ok(Judged { identity, decision: mutation.decision, patch, digests: Digests::of(&change) })
     }
 
     fn slots(&self, path: Path) -> &Semaphore {

@@ -62,7 +62,7 @@ pub(super) struct Args {
     /// Δ: the longest that a request may take between its admission and its commit; under 60s only for tests
     #[arg(long, value_name = "DURATION", env = "MODELGUARD_SETTLE", default_value = "60s", value_parser = duration)]
     settle: Duration,
-    /// What becomes of a change that takes away an entry in use: deny, wait, warn or audit
+    /// What becomes of a change that takes away an entry in use: deny, wait, defer, warn or audit
     #[arg(long, value_name = "MODE", env = "MODELGUARD_WHILE_IN_USE", default_value = "deny")]
     while_in_use: WhileInUse,
     /// How long to go on serving after SIGTERM, while others learn that this replica leaves

@@ -172,6 +172,8 @@ async fn round(cluster: &Cluster, leads: bool) -> Round {
     for Planned { key, uid, revision, epoch, plan } in plans.into_iter().filter(|_| leads) {
         if let Some(usage) = &plan.write {
             written = written.and(write(cluster, &key, &revision, usage).await.map(drop));
+        } else if !plan.retire.is_empty() {
+            written = written.and(retire(cluster, &key, &revision, &plan.retire).await);
         } else if !plan.due.is_empty() {
             due.push(Due { key, uid, epoch, entries: plan.due });
         }
@@ -214,7 +216,8 @@ fn plan(cluster: &Cluster, leads: bool) -> Vec<Planned> {
             held
         });
         count(&mut counts, &catalog.usage, &epoch, entries);
-        let view = View { usage: &catalog.usage, entries, held: held.as_ref() };
+        let retained = catalog.retained.entries();
+        let view = View { usage: &catalog.usage, entries, retained, held: held.as_ref() };
         let settler = settlers.entry(catalog.uid.to_string()).or_default();
         let plan = settler.plan(view, &epoch, settle, progress.clock.now(), random_id);
         let (uid, revision) = (catalog.uid.clone(), catalog.resource_version.to_string());
@@ -319,6 +322,21 @@ async fn write(cluster: &Cluster, key: &CatalogKey, revision: &str, usage: &Usag
         }
         Err(error) => Err(ProofError::Write(error)),
     }
+}
+
+/// Asks for the removal of `entries`, which was deferred until now; the mutating webhook makes it in this very write.
+async fn retire(
+    cluster: &Cluster,
+    key: &CatalogKey,
+    revision: &str,
+    entries: &BTreeSet<EntryName>,
+) -> Result<(), ProofError> {
+    match cluster.retire(key, revision).await {
+        Ok(()) => info!(catalog = %key, ?entries, "nobody needs these entries: their deferred removal was made"),
+        Err(LiftError::Conflict) => debug!(catalog = %key, "the ConfigMap changed meanwhile; looking again"),
+        Err(error) => return Err(ProofError::Write(error)),
+    }
+    Ok(())
 }
 
 /// Eight letters or digits: 41 bits, to be unique among the Settlings of one entry.

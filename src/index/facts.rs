@@ -5,6 +5,7 @@ use crate::holder::ObjectId;
 use crate::names;
 use crate::object::{ConfigMap, HolderKind, Owner, Workload};
 use crate::reference::{CatalogKey, References};
+use crate::retention::Retained;
 use crate::usage::Usage;
 use std::collections::BTreeSet;
 use std::str::FromStr;
@@ -33,6 +34,8 @@ pub struct CatalogFacts {
     pub listing: Result<Listing, Box<str>>,
     /// Its usage annotation.
     pub usage: Usage,
+    /// Its retained annotation.
+    pub retained: Retained,
     /// Its hold annotation, as people wrote it.
     pub hold: Option<Box<str>>,
     /// Its shared-with annotation, as people wrote it.
@@ -114,6 +117,7 @@ impl CatalogFacts {
             resource_version: metadata.resource_version.as_ref().into(),
             listing: Listing::of(config_map),
             usage: Usage::parse(metadata.annotations.get(names::USAGE)),
+            retained: Retained::of(config_map),
             hold: metadata.annotations.get(names::HOLD).map(Into::into),
             shared_with: metadata.annotations.get(names::SHARED_WITH).map(Into::into),
         }
@@ -126,6 +130,7 @@ impl CatalogFacts {
             resource_version: resource_version.into(),
             listing: Err(reason.into()),
             usage: Usage::default(),
+            retained: Retained::default(),
             hold: None,
             shared_with: None,
         }

@@ -3,6 +3,7 @@ use crate::catalog::{EntryName, Format};
 use crate::holder::{Holders, ObjectId, Workload};
 use crate::object::{HolderKind, Owner, Workload as Object};
 use crate::reference::{CatalogKey, Need, Origin, Reference, References};
+use crate::retention::Retained;
 use crate::usage::Usage;
 use std::collections::BTreeSet;
 
@@ -465,6 +466,7 @@ fn catalog(resource_version: &str) -> CatalogFacts {
         resource_version: resource_version.into(),
         listing: Ok(Listing { format: Format::Yaml, entries: BTreeSet::from([entry("v1")]) }),
         usage: Usage::default(),
+        retained: Retained::default(),
         hold: None,
         shared_with: None,
     }

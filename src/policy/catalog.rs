@@ -5,15 +5,16 @@
 //! message alone; they never allow anything.
 
 use super::break_glass;
-use super::message;
+use super::message::{self, Patience};
 use super::{
     CatalogChange, Code, CurrentEpoch, Decision, Declared, Denial, Facts, HoldersOf, Needs, Proof, Prospect, Record,
     Step, Terms, Unread,
 };
-use crate::catalog::{Catalog, EntryName, Format};
+use crate::catalog::{Catalog, EntryName, Format, edit};
 use crate::guard::{Guard, WhileInUse};
 use crate::holder::{Hold, Holders};
 use crate::names;
+use crate::retention::{self, Retention};
 use crate::revision;
 use crate::usage::{State, Usage};
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,6 +71,16 @@ pub(super) fn decide(change: &CatalogChange<'_>, facts: &Facts, terms: &Terms) -
     decision
 }
 
+/// What there is to say of a change that the mutating webhook sees.
+pub(super) fn mutated(retention: &Retention, terms: &Terms) -> Decision {
+    let Retention { kept, retired, .. } = retention;
+    let removed: BTreeSet<_> = kept.union(retired).cloned().collect();
+    let step = (!removed.is_empty()).then_some(Step::Remove);
+    let warnings = (!kept.is_empty()).then(|| message::kept_for_now(kept)).into_iter().collect();
+    let facts = Record { enforcement: terms.guard.while_in_use, step, removed, ..Record::default() };
+    Decision { warnings, facts, ..Decision::default() }
+}
+
 // === the rules ===
 
 /// MG104: what comes to be a model ConfigMap must be a catalog that can be read.
@@ -117,8 +128,8 @@ fn taken(change: &CatalogChange<'_>, format: Format) -> (Code, BTreeSet<EntryNam
     let mut taken = change.diff.removed.clone();
     let code = if taken.is_empty() { Code::EntryReplaced } else { Code::EntryInUse };
     if !change.diff.replaced.is_empty() {
-        let prior = change.old.as_ref().and_then(|old| revision::prior_content(&old.object));
-        let prior = prior.and_then(|content| Catalog::parse(format, &content).ok()).unwrap_or_default();
+        let prior = change.old.as_ref().and_then(|old| revision::prior(&old.object));
+        let prior = prior.and_then(|prior| Catalog::parse(format, &prior.content).ok()).unwrap_or_default();
         taken.extend(change.diff.replaced.iter().filter(|entry| !restores(change, &prior, entry)).cloned());
     }
     (code, taken)
@@ -151,8 +162,9 @@ fn judge_loss(change: &CatalogChange<'_>, loss: &Loss, facts: &Facts, terms: &Te
     };
     let held: BTreeMap<_, _> = holders.iter().filter(|(_, holders)| !holders.is_empty()).collect();
     if !held.is_empty() {
-        let waits = waiting_helps(change, loss, &held, facts, terms.guard);
-        return message::in_use(change, code_for(change, loss.code, &held), &held, waits).into();
+        let code = code_for(change, loss.code, &held);
+        let patience = patience(change, loss, &held, facts, terms.guard);
+        return message::in_use(change, code, &held, &patience).into();
     }
     if let Err(unread) = &terms.epoch {
         return message::unverified(&subject(change), unread).into();
@@ -160,18 +172,49 @@ fn judge_loss(change: &CatalogChange<'_>, loss: &Loss, facts: &Facts, terms: &Te
     settling(change, loss, facts, terms.guard)
 }
 
-/// Whether the client should hold the change and ask again: the guard wants it so, nothing but pods of older templates
-/// holds the entries, and a proof will follow when those are gone.
-fn waiting_helps(
+/// What the guard does for the change.
+fn patience(
     change: &CatalogChange<'_>,
     loss: &Loss,
     held: &BTreeMap<&EntryName, &Holders>,
     facts: &Facts,
     guard: Guard,
+) -> Patience {
+    match guard.while_in_use {
+        WhileInUse::Wait if waiting_helps(change, loss, held, facts) => Patience::Waits,
+        WhileInUse::Defer => Patience::Undeferrable(undeferrable(change, loss)),
+        WhileInUse::Deny | WhileInUse::Wait | WhileInUse::Warn | WhileInUse::Audit => Patience::None,
+    }
+}
+
+/// Why what `change` takes away could not be kept in it.
+fn undeferrable(change: &CatalogChange<'_>, loss: &Loss) -> String {
+    let (Some(old), Some(new), Code::EntryInUse) = (&change.old, &change.new, loss.code) else {
+        return match loss.code {
+            Code::CatalogInUse => "a deletion leaves nothing to keep it in",
+            Code::CatalogOptOut => "what is no such catalog any more cannot keep it",
+            _ => "one version cannot have two contents",
+        }
+        .to_owned();
+    };
+    let removed = loss.entries.intersection(&change.diff.removed).cloned().collect();
+    match edit::keep(loss.format, &old.object.content, &new.object.content, &removed) {
+        _ if removed.is_empty() => "one version cannot have two contents".to_owned(),
+        Err(error) => error.to_string(),
+        Ok(_) => "the mutating webhook, which would have kept it, was not asked".to_owned(),
+    }
+}
+
+/// Whether the client should hold the change and ask again: nothing but pods of older templates holds the entries, and
+/// a proof will follow when those are gone.
+fn waiting_helps(
+    change: &CatalogChange<'_>,
+    loss: &Loss,
+    held: &BTreeMap<&EntryName, &Holders>,
+    facts: &Facts,
 ) -> bool {
     let hold = hold(change);
-    guard.while_in_use == WhileInUse::Wait
-        && change.caller.waits()
+    change.caller.waits()
         && matches!(facts.prospect, Some(Prospect::Moving(_)))
         && held.values().all(|holders| holders.will_go())
         && !loss.entries.iter().any(|entry| hold.keeps(entry))
@@ -181,7 +224,7 @@ fn waiting_helps(
 /// longer be read is wrong whoever uses it.
 fn overlook(decision: Decision, guard: Guard) -> Decision {
     let warns = match guard.while_in_use {
-        WhileInUse::Deny | WhileInUse::Wait => return decision,
+        WhileInUse::Deny | WhileInUse::Wait | WhileInUse::Defer => return decision,
         WhileInUse::Warn => true,
         WhileInUse::Audit => false,
     };
@@ -216,7 +259,10 @@ fn settling(change: &CatalogChange<'_>, loss: &Loss, facts: &Facts, guard: Guard
 /// MG107, MG501: a change that did not pass the mutating webhook lacks what must be kept for a rollback, or
 /// brings a proof that nobody made, which would go on to count. Any other stays `allowed`.
 fn judge_annotations(change: &CatalogChange<'_>, mut allowed: Decision) -> Decision {
-    let owned = revision::owned(change);
+    if change.caller.own && change.changes_content() && !retention::is_retirement(change) {
+        return message::own_data(change).into();
+    }
+    let owned = revision::owned(change, &Retention::after(change));
     let unkept = owned.unkept;
     let missed = change.new.as_ref().and_then(|new| owned.changes(&new.object.metadata.annotations).into_iter().next());
     match missed {

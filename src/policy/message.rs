@@ -48,15 +48,25 @@ pub const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// The next step then.
 pub const REPEAT: &str = "Repeat it; if that does not help, an admin looks at modelguard's logs.";
 
+/// What the guard does for a change that takes away what is in use.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Patience {
+    /// Nothing.
+    None,
+    /// The client should hold the change until nobody needs the entries.
+    Waits,
+    /// It would keep the entries for a while, but cannot, and why.
+    Undeferrable(String),
+}
+
 // === catalogs ===
 
-/// MG101, MG102, MG105, MG106: `held` names every entry that is taken away, with who needs it; `waits` says whether
-/// the client should hold the change until nobody does.
+/// MG101, MG102, MG105, MG106: `held` names every entry that is taken away, with who needs it.
 pub(super) fn in_use(
     change: &CatalogChange<'_>,
     code: Code,
     held: &BTreeMap<&EntryName, &Holders>,
-    waits: bool,
+    patience: &Patience,
 ) -> Denial {
     let blocked = match code {
         Code::CatalogInUse => "deleting it would remove entries in use: ",
@@ -72,7 +82,7 @@ pub(super) fn in_use(
         what = format!("{what}; so {} {more} more: {others}", if more == 1 { "is" } else { "are" });
     }
     let next = match code {
-        _ if waits => {
+        _ if *patience == Patience::Waits => {
             "Only pods of an older template still need it: kubectl and Helm ask again by themselves until these are gone \
              and that is proven."
         }
@@ -86,9 +96,20 @@ pub(super) fn in_use(
         _ => "This is step 3 (remove) of a release; finish step 2 (roll out the app) first.",
     };
     let causes = causes(held, |(entry, holders)| cause(entry, &fact((entry, holders))));
+    let undeferred = match patience {
+        Patience::Undeferrable(why) => format!(" It cannot be deferred: {why}."),
+        Patience::None | Patience::Waits => String::new(),
+    };
+    let waits = *patience == Patience::Waits;
     let status = if waits { Code::EntrySettling.status() } else { code.status() };
-    let denial = denial(code, status, &change.key.name, &format!("{blocked}{what}."), next, causes);
+    let denial = denial(code, status, &change.key.name, &format!("{blocked}{what}.{undeferred}"), next, causes);
     Denial { retry_after: waits.then_some(PODS), ..denial }
+}
+
+/// What a user is told of entries that a change removes and that stay for a while.
+pub(super) fn kept_for_now(kept: &BTreeSet<EntryName>) -> String {
+    let (noun, they, go) = if kept.len() == 1 { ("entry", "it", "goes") } else { ("entries", "they", "go") };
+    format!("{noun} {} still may be needed: {they} {go} by modelguard's hand once nobody does", list(kept, NAMES))
 }
 
 /// What a user is told of a denial that the guard only warns of.
@@ -193,6 +214,13 @@ pub(super) fn forged(change: &CatalogChange<'_>, annotation: &str) -> Denial {
     let next = "Repeat the request; if that does not help, an admin looks whether the webhook revision.modelguard.dev answers.";
     let causes = vec![cause(annotation, &what)];
     not_verified(&change.key.name, &what, next, causes)
+}
+
+/// MG501: our own identity changes data that it may not.
+pub(super) fn own_data(change: &CatalogChange<'_>) -> Denial {
+    let what = "modelguard's own identity takes out what is retained and needed by nobody, and changes nothing else.";
+    let next = "An admin looks who else has the token of its ServiceAccount.";
+    not_verified(&change.key.name, what, next, vec![cause("data", what)])
 }
 
 // === workloads ===

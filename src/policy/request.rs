@@ -1,5 +1,6 @@
 //! What somebody asks for, parsed: the input of the rule book.
 
+use crate::catalog::edit::{self, Edit};
 use crate::catalog::{Catalog, CatalogError, Diff, Digest, EntryName, Format, UnknownFormat};
 use crate::holder::ObjectId;
 use crate::names;
@@ -147,6 +148,22 @@ impl<'a> CatalogChange<'a> {
             _ => Diff::default(),
         };
         Self { key, old, new, diff, caller, proof: Proof::default() }
+    }
+
+    /// Whether both versions are there, and store something else.
+    pub(crate) fn changes_content(&self) -> bool {
+        let [old, new] = [&self.old, &self.new].map(|version| version.as_ref().map(|it| &it.object.content));
+        old.is_some() && new.is_some() && old != new
+    }
+
+    /// The same change, had its new version been edited so.
+    pub(crate) fn edited(&self, edits: &[Edit]) -> Self {
+        let object = |version: &Version<'a>| version.object.clone();
+        let new = self.new.as_ref().map(object).map(|mut new| {
+            edit::apply(edits.iter().cloned(), &mut new.content);
+            new
+        });
+        Self::new(self.key.clone(), self.old.as_ref().map(object), new, self.caller)
     }
 
     /// What it says of break-glass: after the change, or as it is stored where that is a deletion.

@@ -80,11 +80,15 @@ impl Case {
         self
     }
 
+    fn terms(&self) -> Terms {
+        Terms { epoch: self.epoch.clone(), guard: self.guard, now: Timestamp::UNIX_EPOCH }
+    }
+
     fn decide(&self) -> Decision {
         let old = self.old.as_deref().map(|json| ConfigMap::parse(json).unwrap());
         let mut new = self.new.as_deref().map(|json| ConfigMap::parse(json).unwrap());
         let change = CatalogChange::new(key(), old.clone(), new.clone(), self.caller);
-        for (name, value) in mutate(&change) {
+        for (name, value) in mutate(&change, &self.terms()).annotations {
             let annotations = &mut new.as_mut().unwrap().metadata.annotations.0;
             match value {
                 Some(value) => annotations.insert(name.into(), value.into()),
@@ -96,7 +100,7 @@ impl Case {
 
     fn judge(&self, old: Option<ConfigMap<'_>>, new: Option<ConfigMap<'_>>) -> Decision {
         let request = Request::Catalog(Box::new(CatalogChange::new(key(), old, new, self.caller)));
-        let terms = Terms { epoch: self.epoch.clone(), guard: self.guard, now: Timestamp::UNIX_EPOCH };
+        let terms = self.terms();
         let needs = needs(&request, &terms);
         let mut facts = Facts { prospect: Some(self.prospect.clone()), ..Facts::default() };
         facts.may_override = needs.may_override.and_then(|_| self.may_override.clone());
@@ -352,13 +356,16 @@ fn a_replaced_entry_may_go_back_to_what_it_was() {
     let old = ConfigMap::parse(&first).unwrap();
     let second = json(Some("keys"), NONE, r#"{"v1":"x","v2":"b"}"#);
     let mut new = ConfigMap::parse(&second).unwrap();
-    for (name, value) in mutate(&CatalogChange::new(key(), Some(old.clone()), Some(new.clone()), Caller::default())) {
+    for (name, value) in
+        mutate(&CatalogChange::new(key(), Some(old.clone()), Some(new.clone()), Caller::default()), &terms())
+            .annotations
+    {
         new.metadata.annotations.0.insert(name.into(), value.unwrap().into());
     }
     let case = Case::new(None, None).held(&[("v1", 1)]);
     let mut back = old.clone();
     let change = CatalogChange::new(key(), Some(new.clone()), Some(back.clone()), Caller::default());
-    for (name, value) in mutate(&change) {
+    for (name, value) in mutate(&change, &terms()).annotations {
         back.metadata.annotations.0.insert(name.into(), value.unwrap().into());
     }
     assert_eq!(code(&case.judge(Some(new), Some(back))), None);

@@ -4,11 +4,14 @@
 //! {"v":1,"revision":7,"digest":"<sha256>","time":"2026-11-20T09:12:44Z","manager":"helm","encoding":"json",
 //!  "payload":{"data":{…},"binaryData":{…},"immutable":true}}
 //! ```
+//! Entries that were only retained then stand in `retained`, where there are any.
+//!
 //! `time` and `manager` are those of the newest managedFields entry that owns the content, else the time of
 //! creation: facts of the stored object, so that encoding it again gives the same bytes.
 
 use crate::catalog::Digest;
 use crate::object::{ConfigMap, Content};
+use crate::retention::Retained;
 use crate::revision::digest;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -23,15 +26,17 @@ const REST: usize = 256;
 
 /// A revision that was replaced by the one that carries it.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Prior<'a> {
+pub struct Prior<'a> {
     /// Its number.
-    pub(super) number: u64,
+    pub number: u64,
     /// When it was written, RFC 3339.
-    pub(super) time: Option<Cow<'a, str>>,
+    pub time: Option<Cow<'a, str>>,
     /// Who wrote it.
-    pub(super) manager: Option<Cow<'a, str>>,
+    pub manager: Option<Cow<'a, str>>,
+    /// What of it was only there because its removal was deferred.
+    pub retained: Retained,
     /// What it stored.
-    pub(super) content: Cow<'a, Content<'a>>,
+    pub content: Cow<'a, Content<'a>>,
 }
 
 /// Why an annotation is no prior revision that may be restored.
@@ -57,6 +62,8 @@ struct Wire<'a> {
     time: Option<Cow<'a, str>>,
     #[serde(default)]
     manager: Option<Cow<'a, str>>,
+    #[serde(default)]
+    retained: Retained,
     #[serde(rename = "encoding")]
     _encoding: Encoding,
     #[serde(borrow)]
@@ -95,7 +102,7 @@ impl<'a> Prior<'a> {
         let writer = object.metadata.managed_fields.and_then(newest_writer);
         let (time, manager) = writer.map_or((None, None), |writer| (writer.time, writer.manager));
         let time = time.or_else(|| object.metadata.creation_timestamp.clone());
-        Self { number, time, manager, content: Cow::Borrowed(&object.content) }
+        Self { number, time, manager, retained: Retained::of(object), content: Cow::Borrowed(&object.content) }
     }
 
     /// The annotation; `digest` is that of the content.
@@ -109,6 +116,9 @@ impl<'a> Prior<'a> {
         out.reserve(texts.map(|(key, value)| key.len() + value.len() + r#""":"","#.len()).sum::<usize>() + REST);
         for (name, text) in [("time", &self.time), ("manager", &self.manager)] {
             text.iter().for_each(|text| member(&mut out, name, |out| quote(out, text)));
+        }
+        if let Some(retained) = self.retained.render() {
+            member(&mut out, "retained", |out| out.push_str(&retained));
         }
         out.push_str(r#","encoding":"json","payload":{"#);
         for (name, map) in [("data", data), ("binaryData", binary_data)].into_iter().filter(|(_, map)| !map.is_empty())
@@ -135,7 +145,8 @@ impl<'a> Prior<'a> {
         if digest(&wire.payload).to_string() != wire.digest {
             return Err(DecodeError::Damaged);
         }
-        Ok(Self { number: wire.revision, time: wire.time, manager: wire.manager, content: wire.payload })
+        let Wire { revision: number, time, manager, retained, payload: content, .. } = wire;
+        Ok(Self { number, time, manager, retained, content })
     }
 }
 
@@ -198,6 +209,7 @@ mod tests {
             let prior = Prior {
                 number,
                 time: None,
+                retained: Retained::default(),
                 manager: manager.map(Cow::Owned),
                 content: Cow::Owned(content),
             };
@@ -213,8 +225,13 @@ mod tests {
     fn the_annotation_is_written_in_one_way_only() {
         let data = [("a", "1\n\"2\""), ("b", "é")].into_iter().collect();
         let content = Content { data, binary_data: StringMap::default(), immutable: Some(false) };
-        let prior =
-            Prior { number: 7, time: Some("2026-11-20T09:12:44Z".into()), manager: None, content: Cow::Owned(content) };
+        let prior = Prior {
+            number: 7,
+            time: Some("2026-11-20T09:12:44Z".into()),
+            manager: None,
+            retained: Retained::default(),
+            content: Cow::Owned(content),
+        };
         let digest = digest(&prior.content);
         let expected = format!(
             r#"{{"v":1,"revision":7,"digest":"{digest}","time":"2026-11-20T09:12:44Z","encoding":"json","payload":{{"data":{{"a":"1\n\"2\"","b":"é"}},"immutable":false}}}}"#

@@ -20,6 +20,7 @@ struct Fixture {
     settler: Settler,
     usage: Usage,
     entries: BTreeSet<EntryName>,
+    retained: BTreeSet<EntryName>,
     epoch: Epoch,
     ids: u32,
 }
@@ -27,12 +28,12 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let (settler, usage) = (Settler::default(), Usage::new(epoch()));
-        Self { settler, usage, entries: entries(&["v1", "v2"]), epoch: epoch(), ids: 0 }
+        Self { settler, usage, entries: entries(&["v1", "v2"]), retained: BTreeSet::new(), epoch: epoch(), ids: 0 }
     }
 
     fn plan(&mut self, held: Option<&[&str]>, now: u64) -> Plan {
         let held = held.map(entries);
-        let view = View { usage: &self.usage, entries: &self.entries, held: held.as_ref() };
+        let view = View { usage: &self.usage, entries: &self.entries, retained: &self.retained, held: held.as_ref() };
         let ids = &mut self.ids;
         let id = || {
             *ids += 1;
@@ -243,4 +244,31 @@ fn the_annotation_stays_small_and_a_refused_entry_finds_room() {
     let refused = quiet.settle(&epoch(), [last], Why::Refused, || SettlingId::new("abcdefgh"));
     assert!(matches!(refused.state(last, &epoch()), State::Settling(_)));
     assert!(refused.render().unwrap().len() <= LARGEST);
+}
+
+#[test]
+fn a_retained_entry_settles_as_soon_as_nobody_holds_it_and_then_retires() {
+    let mut fixture = Fixture::new();
+    fixture.retained = entries(&["v1"]);
+    assert_eq!(fixture.run(&["v1", "v2"], 0).write, None);
+    assert_eq!(fixture.run(&["v2"], 1).retire, BTreeSet::new());
+    assert!(matches!(fixture.state("v1"), State::Settling(_)), "it does not wait to be quiet");
+    assert_eq!(fixture.state("v2"), State::InUse);
+
+    fixture.run(&["v2"], 2);
+    let due = fixture.run(&["v2"], 100).due;
+    fixture.usage = Settler::conclude(&fixture.usage, &fixture.epoch, &due, &entries(&["v2"])).unwrap();
+    let plan = fixture.run(&["v2"], 101);
+    assert_eq!((plan.write, plan.retire), (None, entries(&["v1"])));
+}
+
+#[test]
+fn a_retained_entry_that_comes_back_waits_as_every_other_does() {
+    let mut fixture = Fixture::new();
+    fixture.retained = entries(&["v1"]);
+    fixture.run(&["v2"], 0);
+    fixture.run(&["v1", "v2"], 1);
+    fixture.run(&["v1", "v2"], 2);
+    fixture.run(&["v2"], 3);
+    assert_eq!(fixture.state("v1"), State::InUse, "a Job that runs each minute must not make it flap");
 }

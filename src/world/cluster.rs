@@ -156,7 +156,26 @@ impl Cluster {
     /// # Errors
     /// [`LiftError::Conflict`] if the ConfigMap is no longer at that revision, or gone.
     pub async fn write_usage(&self, key: &CatalogKey, revision: &str, usage: &Usage) -> Result<(), LiftError> {
-        let patch = json!({"metadata": {"resourceVersion": revision, "annotations": {names::USAGE: usage.render()}}});
+        self.annotate(key, revision, names::USAGE, usage.render()).await
+    }
+
+    /// Asks the mutating webhook to remove what is retained and Idle, conditional on the revision that was read.
+    ///
+    /// # Errors
+    /// [`LiftError::Conflict`] if the ConfigMap is no longer at that revision, or gone.
+    pub async fn retire(&self, key: &CatalogKey, revision: &str) -> Result<(), LiftError> {
+        self.annotate(key, revision, names::RETIRE, Some("idle".to_owned())).await
+    }
+
+    /// Sets one annotation, or removes it where `None`.
+    async fn annotate(
+        &self,
+        key: &CatalogKey,
+        revision: &str,
+        name: &str,
+        value: Option<String>,
+    ) -> Result<(), LiftError> {
+        let patch = json!({"metadata": {"resourceVersion": revision, "annotations": {name: value}}});
         let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let (config_maps, patch) = (self.config_maps(key), Patch::Merge(patch));
         let written = async {

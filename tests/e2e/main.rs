@@ -9,6 +9,7 @@
 
 mod audit;
 mod break_glass;
+mod defer;
 mod events;
 mod forgery;
 mod incident;
@@ -84,6 +85,7 @@ fn all() -> Vec<Test> {
         transport::tests,
         audit::tests,
         break_glass::tests,
+        defer::tests,
         events::tests,
     ];
     files.into_iter().flat_map(|tests| tests()).collect()

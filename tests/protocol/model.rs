@@ -46,6 +46,8 @@ pub(crate) struct Config {
     pub(crate) outage: bool,
     /// Updates of holders that only keep what they need.
     pub(crate) keeping: bool,
+    /// The guard keeps what an update removes, until it is retired.
+    pub(crate) defers: bool,
 }
 
 /// What is as in the protocol, or deliberately not.
@@ -84,6 +86,8 @@ pub(crate) enum Variant {
     LaggingController,
     /// What a client sends as usage is stored.
     TrustingClient,
+    /// What is retained goes whenever somebody asks for it.
+    RetireUnproven,
 }
 
 /// What replicas take for the epoch.
@@ -105,6 +109,8 @@ pub(crate) enum Change {
     Replace(usize),
     /// Something that modelguard does not care for.
     Touch,
+    /// The controller asks for what is retained to go.
+    Retire,
     Delete,
     DropLabel,
     /// Claims that every entry is Idle.
@@ -178,7 +184,7 @@ impl Model for Machine {
 
     fn init_states(&self) -> Vec<Cluster> {
         let Config { data, holders, .. } = self.config;
-        let stored = Stored { labelled: true, data, usage: Marks::default(), prior: None };
+        let stored = Stored { labelled: true, data, usage: Marks::default(), prior: None, retained: 0 };
         let view = Some(Seen { stored, fresh: true });
         let replicas = std::array::from_fn(|at| match at < self.config.replicas {
             true => Replica { epoch: 1, view, ..Replica::default() },

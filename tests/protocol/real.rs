@@ -5,8 +5,8 @@
 
 use super::state::{ENTRIES, Entries, Mark, Marks, Need, Stored};
 use jiff::Timestamp;
-use modelguard::catalog::EntryName;
-use modelguard::guard::Guard;
+use modelguard::catalog::{EntryName, edit};
+use modelguard::guard::{Guard, WhileInUse};
 use modelguard::holder::{Hold, Holders, ObjectId, Workload as Holding};
 use modelguard::names;
 use modelguard::object::{ConfigMap, HolderKind, Workload};
@@ -14,6 +14,7 @@ use modelguard::policy::{
     self, Caller, CatalogChange, CurrentEpoch, Declared, Facts, Prospect, Request, Terms, WorkloadChange,
 };
 use modelguard::reference::CatalogKey;
+use modelguard::retention::{Retained, Retention};
 use modelguard::revision;
 use modelguard::sharing::Sharing;
 use modelguard::usage::{Epoch, Plan, Settler, SettlingId, State, Usage, View, Why};
@@ -67,6 +68,10 @@ pub(crate) struct Changed {
     pub(crate) mutated: bool,
     pub(crate) epoch: u8,
     pub(crate) known_held: Entries,
+    /// The guard keeps what an update removes.
+    pub(crate) defers: bool,
+    /// It is our own write that asks for what is retained to go.
+    pub(crate) retires: bool,
 }
 
 /// The answer to it.
@@ -129,12 +134,12 @@ impl Real {
             let id = ObjectId { kind: HolderKind::Deployment, namespace: "prod".into(), name: "app".into() };
             let old = asked.old.map(workload);
             let request = Request::Workload(WorkloadChange::new(id, old.as_ref(), &workload(asked.new), caller));
-            let needs = policy::needs(&request, &terms(1));
+            let needs = policy::needs(&request, &terms(1, false));
             let stored = |key| (key, Ok(asked.stored.map(|stored| self.read(&stored))));
             let catalogs = needs.catalogs.into_iter().map(stored).collect();
             let terminating = needs.namespaces.into_iter().map(|name| (name, Ok(false))).collect();
             let facts = Facts { catalogs, terminating, ..Facts::default() };
-            let decision = policy::decide(&request, &facts, &terms(1));
+            let decision = policy::decide(&request, &facts, &terms(1, false));
             match (decision.allowed(), decision.lifts.as_slice()) {
                 (false, _) => Referred::Denied,
                 (true, []) => Referred::Allowed,
@@ -147,13 +152,21 @@ impl Real {
     /// P2: [`policy::mutate`], if that webhook is reached, and [`policy::decide`] on a change.
     pub(crate) fn change(&self, changed: Changed) -> Judged {
         memo(&self.changes, changed, || {
-            let caller = Caller::default();
+            let caller = Caller { own: changed.retires, ..Caller::default() };
+            let terms = terms(changed.epoch, changed.defers);
             let (old, new) = (changed.old.map(|old| self.json(&old)), changed.new.map(|new| self.json(&new)));
             let old = old.as_deref().map(parse);
             let mut new = new.as_deref().map(parse);
+            if let Some(new) = new.as_mut().filter(|_| changed.retires) {
+                new.metadata.annotations.0.insert(names::RETIRE.into(), "idle".into());
+            }
             if changed.mutated {
                 let change = CatalogChange::new(key(), old.clone(), new.clone(), caller);
-                for (name, value) in policy::mutate(&change) {
+                let mutation = policy::mutate(&change, &terms);
+                if let Some(new) = &mut new {
+                    edit::apply(mutation.edits, &mut new.content);
+                }
+                for (name, value) in mutation.annotations {
                     let annotations = &mut new.as_mut().unwrap().metadata.annotations.0;
                     match value {
                         Some(value) => annotations.insert(name.into(), value.into()),
@@ -163,7 +176,7 @@ impl Real {
             }
             let becomes = new.as_ref().map(stored_of);
             let request = Request::Catalog(Box::new(CatalogChange::new(key(), old, new, caller)));
-            let needs = policy::needs(&request, &terms(changed.epoch));
+            let needs = policy::needs(&request, &terms);
             let held = |entry: &EntryName| (entry.clone(), holders(changed.known_held & bit(entry) != 0));
             let facts = Facts {
                 terminating: needs.namespaces.into_iter().map(|name| (name, Ok(false))).collect(),
@@ -171,7 +184,7 @@ impl Real {
                 prospect: Some(Prospect::Moving(Duration::ZERO)),
                 ..Facts::default()
             };
-            let decision = policy::decide(&request, &facts, &terms(changed.epoch));
+            let decision = policy::decide(&request, &facts, &terms);
             assert!(decision.lifts.is_empty(), "a change of a catalog writes nothing by itself");
             match decision.allowed() {
                 true => Judged::Allowed(becomes),
@@ -186,7 +199,8 @@ impl Real {
             let epoch = Epoch::new(&epoch_name(planned.epoch));
             let (usage, entries) = (usage(planned.seen.usage), listed(&planned.seen));
             let held = names(planned.held).intersection(&entries).cloned().collect();
-            let view = View { usage: &usage, entries: &entries, held: Some(&held) };
+            let retained = names(planned.seen.retained);
+            let view = View { usage: &usage, entries: &entries, retained: &retained, held: Some(&held) };
             let mut settler = remembering(planned.timers, planned.quiet.then_some(&entries));
             let mut id = planned.id;
             let ids = || {
@@ -249,6 +263,7 @@ impl Real {
     fn json(&self, stored: &Stored) -> String {
         let mut annotations = BTreeMap::from([(names::REVISION, "7".to_owned())]);
         annotations.extend(annotation(stored.usage).map(|usage| (names::USAGE, usage)));
+        annotations.extend(retained(stored.retained).map(|retained| (names::RETAINED, retained)));
         annotations.extend(stored.prior.map(|prior| (names::PRIOR_REVISION, self.prior(prior))));
         config_map(stored.labelled, &annotations, stored.data)
     }
@@ -259,7 +274,7 @@ impl Real {
             let old = config_map(true, &BTreeMap::from([(names::REVISION, "6".to_owned())]), data);
             let new = config_map(true, &BTreeMap::new(), [u8::MAX; ENTRIES]);
             let change = CatalogChange::new(key(), Some(parse(&old)), Some(parse(&new)), Caller::default());
-            revision::owned(&change).prior_revision.unwrap()
+            revision::owned(&change, &Retention::default()).prior_revision.unwrap()
         })
     }
 }
@@ -283,7 +298,12 @@ fn remembering(timers: [Option<(u8, u8)>; ENTRIES], quiet: Option<&BTreeSet<Entr
     timers.sort_by_key(|(_, (_, age))| std::cmp::Reverse(*age));
     let (nobody, no_entries) = (BTreeSet::new(), BTreeSet::new());
     let mut show = |marks: Marks, at: Duration| {
-        let view = View { usage: &usage(marks), entries: quiet.unwrap_or(&no_entries), held: Some(&nobody) };
+        let view = View {
+            usage: &usage(marks),
+            entries: quiet.unwrap_or(&no_entries),
+            retained: &no_entries,
+            held: Some(&nobody),
+        };
         let _ = settler.plan(view, &Epoch::new(&epoch_name(1)), LONG, at, || settling_id(u8::MAX));
     };
     show(marks, Duration::ZERO);
@@ -336,8 +356,9 @@ fn epoch(epoch: u8) -> CurrentEpoch {
     Ok(Epoch::new(&epoch_name(epoch)))
 }
 
-fn terms(of: u8) -> Terms {
-    Terms { epoch: epoch(of), guard: Guard::default(), now: Timestamp::UNIX_EPOCH }
+fn terms(of: u8, defers: bool) -> Terms {
+    let while_in_use = if defers { WhileInUse::Defer } else { WhileInUse::Deny };
+    Terms { epoch: epoch(of), guard: Guard { while_in_use }, now: Timestamp::UNIX_EPOCH }
 }
 
 fn settling_id(id: u8) -> SettlingId {
@@ -381,6 +402,12 @@ fn marks_of(usage: &Usage) -> Marks {
     (1..=2).map(read).find(|marks| marks.of != Marks::default().of).unwrap()
 }
 
+/// The annotation that names these entries.
+fn retained(entries: Entries) -> Option<String> {
+    let names: Vec<_> = names(entries).iter().map(|entry| entry.as_str().to_owned()).collect();
+    Retained::from(names).render()
+}
+
 fn stored_of(object: &ConfigMap<'_>) -> Stored {
     let number = |text: Option<&str>| text.map_or(0, |text| text.parse().unwrap());
     let data = |data: &modelguard::object::StringMap<'_>| std::array::from_fn(|at| number(data.get(name(at).as_str())));
@@ -388,7 +415,8 @@ fn stored_of(object: &ConfigMap<'_>) -> Stored {
         labelled: object.metadata.labels.get(names::CATALOG_LABEL).is_some(),
         data: data(&object.content.data),
         usage: marks_of(&Usage::parse(object.metadata.annotations.get(names::USAGE))),
-        prior: revision::prior_content(object).map(|content| data(&content.data)),
+        retained: Retained::of(object).entries().iter().map(bit).sum(),
+        prior: revision::prior(object).map(|prior| data(&prior.content.data)),
     }
 }
 

@@ -45,6 +45,8 @@ pub(crate) struct Stored {
     pub(crate) data: [u8; ENTRIES],
     pub(crate) usage: Marks,
     pub(crate) prior: Option<[u8; ENTRIES]>,
+    /// The entries whose removal was deferred.
+    pub(crate) retained: Entries,
 }
 
 /// What a holder needs.

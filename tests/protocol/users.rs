@@ -84,7 +84,12 @@ impl Machine {
             Variant::AnyEpoch => old.map_or(1, |old| old.usage.epoch.max(1)),
             _ => state.replicas[replica].epoch,
         };
-        match self.real.change(Changed { old, new, mutated, epoch, known_held: 0 }) {
+        let (defers, retires) = (self.config.defers, change == Change::Retire);
+        let judged = match new.filter(|_| retires && self.config.variant == Variant::RetireUnproven) {
+            Some(new) => Judged::Allowed(Some(without_retained(new))),
+            None => self.real.change(Changed { old, new, mutated, epoch, known_held: 0, defers, retires }),
+        };
+        match judged {
             Judged::Denied { settle } => self.begin(state, replica, settle),
             Judged::Allowed(mut becomes) => {
                 if let (Variant::TrustingClient, Some(becomes), Some(new)) = (self.config.variant, &mut becomes, new) {
@@ -107,7 +112,7 @@ impl Machine {
         let all_idle = Marks { epoch: 1, of: [Mark::Idle; ENTRIES] };
         if change == Change::Create {
             let data = self.config.data;
-            let new = Stored { labelled: true, data, usage: all_idle, prior: None };
+            let new = Stored { labelled: true, data, usage: all_idle, prior: None, retained: 0 };
             return state.stored.is_none().then_some(Some(new));
         }
         let mut new = state.stored?;
@@ -116,6 +121,7 @@ impl Machine {
             Change::Remove(entry) if new.data[entry] != 0 => new.data[entry] = 0,
             Change::Replace(entry) if new.data[entry] != 0 => new.data[entry] = 3 - new.data[entry],
             Change::Touch => {}
+            Change::Retire if new.retained != 0 => {}
             Change::Delete => return Some(None),
             Change::DropLabel => new.labelled = false,
             Change::Forge => new.usage = all_idle,
@@ -126,7 +132,12 @@ impl Machine {
                     new.data[entry] = 0;
                 }
             }
-            Change::Add(_) | Change::Remove(_) | Change::Replace(_) | Change::Create | Change::Copy => return None,
+            Change::Add(_)
+            | Change::Remove(_)
+            | Change::Replace(_)
+            | Change::Retire
+            | Change::Create
+            | Change::Copy => return None,
         }
         Some(Some(new))
     }
@@ -179,6 +190,12 @@ impl Machine {
         self.wrote(state, Part::Usage);
         Some(())
     }
+}
+
+/// What is left when all that is retained goes, proven or not.
+fn without_retained(stored: Stored) -> Stored {
+    let data = std::array::from_fn(|at| if stored.retained & 1 << at == 0 { stored.data[at] } else { 0 });
+    Stored { data, retained: 0, ..stored }
 }
 
 /// The entries that a change removes or replaces.

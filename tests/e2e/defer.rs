@@ -1,0 +1,213 @@
+//! `whileInUse: Defer`: a release that does all at once loses nothing, and the catalog becomes what was asked for.
+
+use crate::scene::{Scene, Setup, Test, own};
+use crate::support::builders::{deployment, extraction, extraction_models, keys, manifest};
+use crate::support::kubectl::Output;
+use crate::support::leftovers::Dir;
+use crate::support::wait::until;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+const MODELS: &str = "extraction-models";
+const APP: &str = "extraction-api";
+
+pub(crate) fn tests() -> Vec<Test> {
+    let test = |name: &str, body: fn(&Scene<'_>)| own(name, Setup::default().with("--while-in-use=defer"), body);
+    vec![
+        test("defer::a_combined_release_loses_nothing", a_combined_release_loses_nothing),
+        test("defer::a_rollback_in_the_middle_loses_nothing", a_rollback_in_the_middle_loses_nothing),
+        test("defer::whoever_owns_the_data_goes_on_to", whoever_owns_the_data_goes_on_to),
+        test("defer::what_cannot_be_deferred_is_denied", what_cannot_be_deferred_is_denied),
+    ]
+}
+
+fn a_combined_release_loses_nothing(scene: &Scene<'_>) {
+    helm(scene, "v2", 1).ok();
+    scene.rolled_out("deployment/extraction-api");
+    scene.armed();
+    let since = revision(scene);
+    helm(scene, "v3", 1).ok();
+    let stored = scene.get("configmap", MODELS);
+    assert_eq!(stored["data"]["models.yaml"], extraction(&["v3", "v2"]), "nobody took v2 from the old pods");
+    assert_eq!(annotation(&stored, "retained"), r#"["extraction@v2"]"#);
+    scene.rolled_out("deployment/extraction-api");
+    until_listed(scene, &["v3"]);
+
+    let stored = scene.get("configmap", MODELS);
+    assert_eq!(annotation(&stored, "revision"), "2", "the removal completed the revision that deferred it");
+    assert_eq!(annotation(&stored, "retained"), Value::Null);
+    assert_eq!(annotation(&stored, "retire"), Value::Null);
+    let kept = annotation(&stored, "prior-revision");
+    let kept: Value = serde_json::from_str(kept.as_str().expect("a prior revision")).expect("JSON");
+    assert_eq!(kept["payload"]["data"]["models.yaml"], extraction(&["v2"]));
+    nothing_dangled(scene, &since);
+}
+
+/// The new version takes for ever to become available, and is given up.
+fn a_rollback_in_the_middle_loses_nothing(scene: &Scene<'_>) {
+    helm(scene, "v2", 1).ok();
+    scene.rolled_out("deployment/extraction-api");
+    scene.armed();
+    let since = revision(scene);
+    helm(scene, "v3", 500).ok();
+    until("a pod of the new version runs", || {
+        let pods = scene.kubectl(["get", "pods", "-o", "json"]).run().json();
+        let count = |version: &str| items(&pods).filter(|pod| uses(pod).contains(&reference(version))).count();
+        if count("v3") > 0 && count("v2") > 0 { Ok(()) } else { Err(pods.to_string()) }
+    });
+    let args = ["rollback", "extraction", "1", "-n", &scene.namespace.name];
+    scene.at.cluster.helm(args).run().ok();
+    let stored = scene.get("configmap", MODELS);
+    assert_eq!(stored["data"]["models.yaml"], extraction(&["v2", "v3"]), "nobody took v3 from its pods");
+    assert_eq!(annotation(&stored, "retained"), r#"["extraction@v3"]"#, "v2 is asked for again");
+    scene.rolled_out("deployment/extraction-api");
+    until_listed(scene, &["v2"]);
+    nothing_dangled(scene, &since);
+}
+
+fn whoever_owns_the_data_goes_on_to(scene: &Scene<'_>) {
+    let apply = |versions: &[&str]| {
+        let models = extraction_models(versions).to_string();
+        scene.kubectl(["apply", "--server-side", "-f-"]).stdin(models).run()
+    };
+    apply(&["v2"]).ok();
+    scene.create_object(deployment(APP, 1, &reference("v2")).to_string()).ok();
+    scene.armed();
+    apply(&["v3"]).ok().says("Warning: entry extraction@v2 still may be needed");
+    let revision = || scene.get("configmap", MODELS)["metadata"]["resourceVersion"].clone();
+    let before = revision();
+    apply(&["v3"]).ok();
+    assert_eq!(revision(), before, "applied again, it changes nothing");
+
+    scene.kubectl(["delete", "deployment", APP, "--cascade=foreground"]).run().ok();
+    until_listed(scene, &["v3"]);
+    let managers = scene.kubectl(["get", "configmap", MODELS, "-o", "json", "--show-managed-fields"]).run().json();
+    let owners = managers["metadata"]["managedFields"].as_array().into_iter().flatten();
+    let owners: Vec<_> =
+        owners.filter(|it| !it["fieldsV1"]["f:data"].is_null()).map(|it| it["manager"].clone()).collect();
+    assert_eq!(owners, ["kubectl"], "{managers:#}");
+    apply(&["v3", "v4"]).ok();
+    assert_eq!(scene.get("configmap", MODELS)["data"]["models.yaml"], extraction(&["v3", "v4"]));
+}
+
+fn what_cannot_be_deferred_is_denied(scene: &Scene<'_>) {
+    scene.create_object(keys("models", &["v1", "v2"]).to_string()).ok();
+    scene.create_object(deployment("api", 0, "models:v1").to_string()).ok();
+    let patch = |patch: &str| scene.kubectl(["patch", "configmap", "models", "--type=merge", "-p", patch]).run();
+    patch(r#"{"data":{"v1":"another"}}"#).denied("MG102").says("It cannot be deferred: one version cannot have two");
+    scene
+        .kubectl(["delete", "configmap", "models"])
+        .run()
+        .denied("MG106")
+        .says("It cannot be deferred: a deletion leaves nothing to keep it in");
+    patch(r#"{"data":{"v1":null}}"#).ok().says("entry v1 still may be needed");
+    // Somebody who does not ask for it leaves it as it is; somebody who does keeps it.
+    patch(r#"{"data":{"v3":"new"}}"#).ok();
+    let stored = scene.get("configmap", "models");
+    assert_eq!(stored["data"], json!({"v1": "weights", "v2": "weights", "v3": "new"}));
+    assert_eq!(annotation(&stored, "retained"), r#"["v1"]"#);
+    scene.apply(keys("models", &["v1", "v2", "v3"]).to_string()).ok();
+    assert_eq!(annotation(&scene.get("configmap", "models"), "retained"), Value::Null);
+    // What a client says of it itself is nothing.
+    let forged = r#"{"metadata":{"annotations":{"modelguard.dev/retained":"[\"v2\"]","modelguard.dev/retire":"now"}}}"#;
+    patch(forged).ok();
+    let stored = scene.get("configmap", "models");
+    assert_eq!((annotation(&stored, "retained"), annotation(&stored, "retire")), (Value::Null, Value::Null));
+}
+
+// === releases ===
+
+/// One chart with the models and the app, both of one version; a pod of it counts as available after so many seconds.
+fn helm(scene: &Scene<'_>, version: &str, min_ready_seconds: u32) -> Output {
+    let chart = Dir::new().expect("a folder");
+    chart.write("Chart.yaml", "{apiVersion: v2, name: extraction, version: 0.1.0}").expect("a file");
+    fs::create_dir(chart.join("templates")).expect("a folder");
+    let mut app = deployment(APP, 3, &reference(version));
+    app["spec"]["minReadySeconds"] = min_ready_seconds.into();
+    let both = manifest(&[extraction_models(&[version]), app]);
+    chart.write("templates/all.yaml", &both).expect("a file");
+    let chart = chart.path().display().to_string();
+    scene.at.cluster.helm(["upgrade", "--install", "extraction", &chart, "-n", &scene.namespace.name]).run()
+}
+
+fn reference(version: &str) -> String {
+    format!("{MODELS}:extraction@{version}")
+}
+
+fn until_listed(scene: &Scene<'_>, versions: &[&str]) {
+    until("the catalog is what was asked for", || {
+        let stored = scene.get("configmap", MODELS);
+        if stored["data"]["models.yaml"] == extraction(versions) { Ok(()) } else { Err(stored.to_string()) }
+    });
+}
+
+fn annotation(object: &Value, name: &str) -> Value {
+    object["metadata"]["annotations"][format!("modelguard.dev/{name}")].clone()
+}
+
+// === every moment ===
+
+/// The revision of the whole store.
+fn revision(scene: &Scene<'_>) -> String {
+    let url = format!("/api/v1/namespaces/{}/configmaps?limit=1", scene.namespace.name);
+    let list = scene.at.cluster.kubectl(["get", "--raw", &url]).run().json();
+    list["metadata"]["resourceVersion"].as_str().expect("a revision").to_owned()
+}
+
+/// At no moment since `since` did a pod, or the app's template, reference a version that was not listed.
+fn nothing_dangled(scene: &Scene<'_>, since: &str) {
+    let namespace = &scene.namespace.name;
+    let resources = [
+        format!("/api/v1/namespaces/{namespace}/configmaps"),
+        format!("/api/v1/namespaces/{namespace}/pods"),
+        format!("/apis/apps/v1/namespaces/{namespace}/deployments"),
+    ];
+    let mut events: Vec<_> = resources.iter().flat_map(|url| history(scene, url, since)).collect();
+    // One counter numbers the revisions of everything.
+    events.sort_by_key(|event| number(&event["object"]));
+    let mut listed: BTreeSet<String> = ["extraction@v2".to_owned()].into();
+    let mut needed: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut moments = 0;
+    for event in &events {
+        let object = &event["object"];
+        let id = format!("{} {}", object["kind"], object["metadata"]["name"]);
+        if object["kind"] == "ConfigMap" && object["metadata"]["name"] == MODELS {
+            let text = object["data"]["models.yaml"].as_str().unwrap_or_default();
+            let versions = text.lines().filter_map(|line| line.trim().strip_prefix("version: "));
+            listed = versions.map(|version| format!("extraction@{version}")).collect();
+        } else if event["type"] == "DELETED" {
+            needed.remove(&id);
+        } else {
+            needed
+                .insert(id, uses(object).into_iter().filter_map(|it| Some(it.split_once(':')?.1.to_owned())).collect());
+        }
+        let dangling: Vec<_> = needed.iter().filter(|(_, entries)| !entries.is_subset(&listed)).collect();
+        assert!(dangling.is_empty(), "{dangling:?} while {listed:?} was listed, at {event:#}");
+        moments += 1;
+    }
+    assert!(moments > 10 && !needed.is_empty(), "a release has more moments than {moments}");
+}
+
+/// All that happened to a resource since `since`.
+fn history(scene: &Scene<'_>, url: &str, since: &str) -> Vec<Value> {
+    let url = format!("{url}?watch=1&resourceVersion={since}&timeoutSeconds=2");
+    let output = scene.at.cluster.kubectl(["get", "--raw", &url]).run().ok();
+    let events = output.stdout.lines().map(|line| serde_json::from_str::<Value>(line).expect("an event a line"));
+    events.inspect(|event| assert_ne!(event["type"], "ERROR", "{event:#}")).collect()
+}
+
+fn number(object: &Value) -> u64 {
+    object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).expect("a number")
+}
+
+/// What the annotation of a pod, or of a pod template, says.
+fn uses(object: &Value) -> Vec<String> {
+    let template = &object["spec"]["template"]["metadata"]["annotations"]["modelguard.dev/uses"];
+    let own = &object["metadata"]["annotations"]["modelguard.dev/uses"];
+    [template, own].into_iter().filter_map(|it| it.as_str().map(str::to_owned)).collect()
+}
+
+fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list["items"].as_array().into_iter().flatten()
+}
