@@ -10,6 +10,7 @@ use modelguard::catalog::{EntryName, Format};
 use modelguard::index::{Facts, Index};
 use modelguard::object::{HolderKind, Workload};
 use modelguard::reference::CatalogKey;
+use modelguard::sharing::Sharing;
 use serde_json::{Value, json};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
@@ -133,14 +134,14 @@ fn measure_questions(index: &Index, small: &Index) {
     let entries = ["v0", "none"].map(|version| EntryName::new(&format!("{}@{version}", MODELS[0])).expect("a name"));
     for (entry, which) in entries.iter().zip(["held", "not held"]) {
         let asked = vec![entry; SAMPLES];
-        let [among_all, among_few] =
-            [index, small].map(|index| time(&asked, |entry| index.held(&catalog, Format::Yaml, [*entry])).0);
+        let [among_all, among_few] = [index, small]
+            .map(|index| time(&asked, |entry| index.held(&catalog, &everybody(), Format::Yaml, [*entry])).0);
         print_ratio(&format!("is an entry held? ({which})"), among_all, among_few);
     }
     let asked = vec![&entries[0]; SAMPLES];
     let [among_all, among_few] =
-        [index, small].map(|index| time(&asked, |entry| index.holders(&catalog, Format::Yaml, entry)).0);
-    let holders = index.holders(&catalog, Format::Yaml, &entries[0]);
+        [index, small].map(|index| time(&asked, |entry| index.holders(&catalog, &everybody(), Format::Yaml, entry)).0);
+    let holders = index.holders(&catalog, &everybody(), Format::Yaml, &entries[0]);
     let what = format!("who holds it? ({} owners, {} pods)", holders.workloads_total, holders.pods_total);
     print_ratio(&what, among_all, among_few);
 }
@@ -189,6 +190,11 @@ fn parse(json: &str) -> Workload {
 
 fn namespace(number: usize) -> String {
     format!("team-{number:02}-prod")
+}
+
+/// Shared with every namespace.
+fn everybody() -> Sharing {
+    Sharing::new("models", Some("*"))
 }
 
 fn catalog(number: usize) -> String {

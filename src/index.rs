@@ -38,6 +38,7 @@ use crate::catalog::{EntryName, Format};
 use crate::holder::{Holders, ObjectId};
 use crate::object::HolderKind;
 use crate::reference::CatalogKey;
+use crate::sharing::Sharing;
 use namespace::{Lacking, Namespace, SetId};
 use needs::{Needs, Wanted};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -273,10 +274,10 @@ impl Index {
         self.catalogs.iter().map(|(key, (facts, _))| (key, facts))
     }
 
-    /// Who holds `entry`.
-    pub fn holders(&self, catalog: &CatalogKey, format: Format, entry: &EntryName) -> Holders {
+    /// Who holds `entry` of a catalog that is shared so.
+    pub fn holders(&self, catalog: &CatalogKey, sharing: &Sharing, format: Format, entry: &EntryName) -> Holders {
         let mut tally = Tally::default();
-        for claims in self.claims(catalog) {
+        for claims in self.claims(catalog, sharing) {
             let sets: BTreeSet<_> = claims.all(format).chain(claims.of(format, entry)).collect();
             for set in sets {
                 claims.namespace.tally(set, &mut tally);
@@ -288,14 +289,15 @@ impl Index {
         tally.finish()
     }
 
-    /// Those of `entries` that anybody holds.
+    /// Those of `entries` that anybody holds whom the catalog is shared with: nobody else can pin them.
     pub fn held<'a>(
         &self,
         catalog: &CatalogKey,
+        sharing: &Sharing,
         format: Format,
         entries: impl IntoIterator<Item = &'a EntryName>,
     ) -> BTreeSet<EntryName> {
-        let claims: Vec<_> = self.claims(catalog).collect();
+        let claims: Vec<_> = self.claims(catalog, sharing).collect();
         let all = claims.iter().any(|claims| claims.hold_all(format));
         let is_held = |entry: &EntryName| claims.iter().any(|it| it.hold(format, entry));
         let held = entries.into_iter().filter(|entry| all || is_held(entry));
@@ -303,7 +305,7 @@ impl Index {
     }
 
     /// The guarded namespaces in which somebody may need something of `catalog`.
-    fn claims<'a>(&'a self, catalog: &CatalogKey) -> impl Iterator<Item = Claims<'a>> {
+    fn claims<'a>(&'a self, catalog: &CatalogKey, sharing: &Sharing) -> impl Iterator<Item = Claims<'a>> {
         let mut wanted: BTreeMap<&str, Option<&Wanted>> =
             self.needs.of(catalog).map(|(name, it)| (name, Some(it))).collect();
         let own = self.namespaces.get_key_value(&catalog.namespace);
@@ -311,7 +313,8 @@ impl Index {
         if let Some(own) = own {
             wanted.entry(own).or_default();
         }
-        wanted.into_iter().filter(|(name, _)| self.is_guarded(name)).filter_map(move |(name, wanted)| {
+        let counts = |name: &str| self.is_guarded(name) && sharing.includes(name);
+        wanted.into_iter().filter(move |(name, _)| counts(name)).filter_map(move |(name, wanted)| {
             Some(Claims { namespace: self.namespaces.get(name)?, wanted, own: own == Some(name) })
         })
     }

@@ -1,12 +1,12 @@
 //! P3: from InUse to Settling, and after Δ and a live LIST to Idle.
 
 use super::trouble::Trouble;
-use crate::catalog::{EntryName, Format};
+use crate::catalog::EntryName;
 use crate::event::Event;
 use crate::holder::Hold;
 use crate::index::{self, CatalogFacts, Index};
 use crate::metrics::EntryCounts;
-use crate::policy::{Declared, Unread};
+use crate::policy::{Declared, Stored, Unread};
 use crate::reference::CatalogKey;
 use crate::sharing::Sharing;
 use crate::usage::{Epoch, Plan, Settler, SettlingId, State, Usage, View, Why};
@@ -206,12 +206,13 @@ fn plan(cluster: &Cluster, leads: bool) -> Vec<Planned> {
     let nothing = BTreeSet::new();
     let mut counts = EntryCounts::default();
     let plan = |(key, catalog): (&CatalogKey, &CatalogFacts)| {
-        let epoch = progress.epoch(&Sharing::new(&key.namespace, catalog.shared_with.as_deref())).ok()?;
+        let sharing = Sharing::new(&key.namespace, catalog.shared_with.as_deref());
+        let epoch = progress.epoch(&sharing).ok()?;
         let listing = catalog.listing.as_ref().ok();
         let entries = listing.map_or(&nothing, |listing| &listing.entries);
         let hold = Hold::parse(catalog.hold.as_deref());
         let held = listing.filter(|_| index.synced()).map(|listing| {
-            let mut held = index.held(key, listing.format, entries);
+            let mut held = index.held(key, &sharing, listing.format, entries);
             held.extend(entries.iter().filter(|entry| hold.keeps(entry)).cloned());
             held
         });
@@ -253,7 +254,7 @@ async fn conclude(cluster: &Cluster, live: &Index, due: &Due) -> Result<(), Proo
         {
             return Ok(());
         }
-        let mut held = held(live, key, stored.declared.format(), entries.keys());
+        let mut held = held(live, key, &stored, entries.keys());
         held.extend(entries.keys().filter(|entry| stored.hold.keeps(entry)).cloned());
         let Some(usage) = Settler::conclude(&stored.usage, epoch, entries, &held) else { return Ok(()) };
         if write(cluster, key, &stored.resource_version, &usage).await? {
@@ -272,11 +273,11 @@ async fn conclude(cluster: &Cluster, live: &Index, due: &Due) -> Result<(), Proo
 fn held<'e>(
     index: &Index,
     key: &CatalogKey,
-    format: Option<Format>,
+    stored: &Stored,
     entries: impl Iterator<Item = &'e EntryName>,
 ) -> BTreeSet<EntryName> {
-    match format {
-        Some(format) => index.held(key, format, entries),
+    match stored.declared.format() {
+        Some(format) => index.held(key, &stored.sharing, format, entries),
         None => entries.cloned().collect(),
     }
 }
@@ -295,7 +296,7 @@ async fn begin(cluster: &Cluster, refused: &Refused) -> Result<(), ProofError> {
             if !index.synced() {
                 return Ok(());
             }
-            index.held(&refused.catalog, *format, &entries)
+            index.held(&refused.catalog, &stored.sharing, *format, &entries)
         };
         let usage = stored.usage.settle(&epoch, entries.difference(&held), Why::Refused, random_id);
         if usage == stored.usage {

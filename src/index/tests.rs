@@ -4,6 +4,7 @@ use crate::holder::{Holders, ObjectId, Workload};
 use crate::object::{HolderKind, Owner, Workload as Object};
 use crate::reference::{CatalogKey, Need, Origin, Reference, References};
 use crate::retention::Retained;
+use crate::sharing::Sharing;
 use crate::usage::Usage;
 use std::collections::BTreeSet;
 
@@ -68,7 +69,7 @@ impl Facts {
 impl Index {
     /// The holders of an entry of the `yaml` catalog `prod/models`.
     fn of(&self, name: &str) -> Holders {
-        self.holders(&key("models"), Format::Yaml, &entry(name))
+        self.holders(&key("models"), &everybody(), Format::Yaml, &entry(name))
     }
 
     fn holds(&self, name: &str) -> bool {
@@ -77,7 +78,7 @@ impl Index {
 
     /// Whether anybody holds `entry`.
     pub(super) fn is_held(&self, catalog: &CatalogKey, format: Format, entry: &EntryName) -> bool {
-        !self.held(catalog, format, [entry]).is_empty()
+        !self.held(catalog, &everybody(), format, [entry]).is_empty()
     }
 
     /// How many objects of a kind are kept.
@@ -101,6 +102,11 @@ fn guarded() -> Index {
 fn names(holders: &Holders) -> Vec<String> {
     let name = |it: &Workload| format!("{} {}", it.kind, it.name);
     holders.workloads.iter().map(name).collect()
+}
+
+/// A catalog that every namespace may use.
+fn everybody() -> Sharing {
+    Sharing::new("prod", Some("*"))
 }
 
 // === holding ===
@@ -215,7 +221,7 @@ fn implicit_references_count_for_the_format_keys_alone() {
     index.apply(pod("a").needs("models", Need::All, Origin::Implicit));
     index.apply(pod("b").needs("models", Need::Entry(entry("v1")), Origin::Implicit));
     assert!(!index.holds("v1"));
-    let keys = |name| index.holders(&key("models"), Format::Keys, &entry(name));
+    let keys = |name| index.holders(&key("models"), &everybody(), Format::Keys, &entry(name));
     assert_eq!(names(&keys("v1")), ["Pod a", "Pod b"]);
     assert_eq!(names(&keys("v2")), ["Pod a"]);
 }
@@ -225,7 +231,7 @@ fn held_tells_the_held_entries_from_the_others() {
     let mut index = guarded();
     index.apply(pod("a").uses("models", "v1").uses("models", "v3"));
     let entries = ["v1", "v2", "v3"].map(entry);
-    let held = index.held(&key("models"), Format::Yaml, &entries);
+    let held = index.held(&key("models"), &everybody(), Format::Yaml, &entries);
     assert_eq!(held, BTreeSet::from(["v1", "v3"].map(entry)));
 }
 
@@ -273,6 +279,21 @@ fn catalogs_are_held_from_other_guarded_namespaces() {
     assert!(!index.holds("v1"));
     index.guard("apps", "uid-2");
     assert_eq!(&*index.of("v1").workloads[0].namespace, "apps");
+}
+
+#[test]
+fn nobody_can_pin_what_is_not_shared_with_them() {
+    let mut index = guarded();
+    index.guard("apps", "uid-2");
+    index.apply(pod("a").within("apps").uses("prod/models", "v1"));
+    let held = |shared_with| {
+        let sharing = Sharing::new("prod", shared_with);
+        let holders = index.holders(&key("models"), &sharing, Format::Yaml, &entry("v1"));
+        (holders.pods_total, index.held(&key("models"), &sharing, Format::Yaml, &[entry("v1")]).len())
+    };
+    assert_eq!(held(None), (0, 0));
+    assert_eq!(held(Some("others")), (0, 0));
+    assert_eq!(held(Some("apps")), (1, 1));
 }
 
 // === what cannot be read ===

@@ -33,10 +33,17 @@ pub(super) fn needs(change: &CatalogChange<'_>, terms: &Terms) -> Needs {
     // Our own writes keep the annotation as it is, and are denied nothing that it would grant.
     let asks = !change.caller.own && change.break_glass().asks(terms.now);
     let may_override = asks.then(|| change.key.namespace.clone());
-    let Some(loss) = loss(change, &terms.epoch) else { return Needs { may_override, ..Needs::default() } };
+    let namespaces = [change.key.namespace.clone()].into();
+    let Some(loss) = loss(change, &terms.epoch) else {
+        let holders = unshared(change);
+        return match holders.is_some() {
+            true => Needs { may_override, namespaces, holders, ..Needs::default() },
+            false => Needs { may_override, ..Needs::default() },
+        };
+    };
     Needs {
         may_override,
-        namespaces: [change.key.namespace.clone()].into(),
+        namespaces,
         holders: Some(HoldersOf {
             catalog: change.key.clone(),
             uid: change.old.as_ref().map(|old| old.object.metadata.uid.to_string()).unwrap_or_default(),
@@ -52,6 +59,7 @@ pub(super) fn needs(change: &CatalogChange<'_>, terms: &Terms) -> Needs {
 pub(super) fn decide(change: &CatalogChange<'_>, facts: &Facts, terms: &Terms) -> Decision {
     let record = record(change, facts, terms.guard);
     let judged = loss(change, &terms.epoch).map(|loss| judge_loss(change, &loss, facts, terms));
+    let judged = judged.or_else(|| unshared(change).map(|_| judge_unsharing(change, facts)));
     let judged = judged.map(|decision| overlook(decision, terms.guard));
     let mut decision = match (judged, invalid_opt_in(change)) {
         // That somebody needs an entry says more than that the new label or content is wrong as well; that the
@@ -170,6 +178,40 @@ fn judge_loss(change: &CatalogChange<'_>, loss: &Loss, facts: &Facts, terms: &Te
         return message::unverified(&subject(change), unread).into();
     }
     settling(change, loss, facts, terms.guard)
+}
+
+/// MG101: the namespaces that a change no longer shares the catalog with, and what they may hold of it.
+///
+/// Who holds is judged by the index alone: there is nothing in the ConfigMap that could prove it, and whoever takes
+/// the sharing back means these namespaces to go without the guarantee.
+fn unshared(change: &CatalogChange<'_>) -> Option<HoldersOf> {
+    let (old, new) = (change.old.as_ref()?, change.new.as_ref()?);
+    let format = old.declared.format().filter(|format| new.declared.format() == Some(*format))?;
+    let sharing = change.sharing().lost(&new.sharing(&change.key))?;
+    Some(HoldersOf {
+        catalog: change.key.clone(),
+        uid: old.object.metadata.uid.to_string(),
+        sharing,
+        format,
+        entries: Catalog::parse(format, &old.object.content).ok()?.names().cloned().collect(),
+        usage: Usage::default(),
+    })
+}
+
+fn judge_unsharing(change: &CatalogChange<'_>, facts: &Facts) -> Decision {
+    if matches!(facts.terminating.get(&change.key.namespace), Some(Ok(true))) {
+        return Decision::default();
+    }
+    let holders = match &facts.holders {
+        Some(Ok(holders)) => holders,
+        Some(Err(unread)) => return message::unverified(&subject(change), unread).into(),
+        None => return message::unverified(&subject(change), &Unread::new("its holders", "are not known")).into(),
+    };
+    let held: BTreeMap<_, _> = holders.iter().filter(|(_, holders)| !holders.is_empty()).collect();
+    match held.is_empty() {
+        true => Decision::default(),
+        false => message::still_shared(change, &held).into(),
+    }
 }
 
 /// What the guard does for the change.

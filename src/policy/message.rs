@@ -106,6 +106,17 @@ pub(super) fn in_use(
     Denial { retry_after: waits.then_some(PODS), ..denial }
 }
 
+/// MG101: `held` names what the namespaces hold that the catalog would no longer be shared with.
+pub(super) fn still_shared(change: &CatalogChange<'_>, held: &BTreeMap<&EntryName, &Holders>) -> Denial {
+    let fact = |(entry, holders): (&&EntryName, &&Holders)| format!("entry {entry} is {}", used_by(holders));
+    let first = held.first_key_value().map(fact).unwrap_or_default();
+    let what = format!("it cannot be taken from namespaces whose workloads use it: {first}.");
+    let next =
+        format!("Roll these apps out without it first, then take their namespace out of {}.", names::SHARED_WITH);
+    let causes = causes(held, |(entry, holders)| cause(entry, &fact((entry, holders))));
+    denial(Code::EntryInUse, Code::EntryInUse.status(), &change.key.name, &what, &next, causes)
+}
+
 /// What a user is told of entries that a change removes and that stay for a while.
 pub(super) fn kept_for_now(kept: &BTreeSet<EntryName>) -> String {
     let (noun, they, go) = if kept.len() == 1 { ("entry", "it", "goes") } else { ("entries", "they", "go") };

@@ -179,14 +179,18 @@ impl<'a> CatalogChange<'a> {
 
     /// Whose workloads may reference the catalog, by the old object: as with the proof, that is the one that counts.
     pub fn sharing(&self) -> Sharing {
-        let shared_with = self.old.as_ref().and_then(|old| old.object.metadata.annotations.get(names::SHARED_WITH));
-        Sharing::new(&self.key.namespace, shared_with)
+        self.old.as_ref().map_or_else(|| Sharing::new(&self.key.namespace, None), |old| old.sharing(&self.key))
     }
 }
 
 // === impl Version ===
 
 impl Version<'_> {
+    /// Whose workloads may reference the catalog `key`, were this what is stored.
+    pub(crate) fn sharing(&self, key: &CatalogKey) -> Sharing {
+        Sharing::new(&key.namespace, self.object.metadata.annotations.get(names::SHARED_WITH))
+    }
+
     /// The digest of its content: worked out once, and only if somebody asks.
     pub fn digest(&self) -> Digest {
         *self.digest.get_or_init(|| revision::digest(&self.object.content))

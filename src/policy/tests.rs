@@ -258,6 +258,33 @@ fn a_lenient_guard_lets_pass_what_only_use_forbids() {
 }
 
 #[test]
+fn a_catalog_stays_shared_with_whoever_uses_it() {
+    let shared = |with: &str| {
+        let annotations = format!(r#"{{"{}":"{with}"}}"#, names::SHARED_WITH);
+        Some(json(Some("keys"), &annotations, r#"{"v1":"a","v2":"b"}"#))
+    };
+    for (old, new, held, expected) in [
+        ("apps", "", &[("v1", 3)][..], Some(("MG101", 403))),
+        ("apps", "", &[], None),
+        ("apps", "apps, other", &[("v1", 3)], None),
+        ("*", "apps", &[("v1", 3)], Some(("MG101", 403))),
+    ] {
+        let case = Case::new(shared(old), shared(new)).held(held);
+        assert_eq!(code(&case.decide()), expected, "{old:?} {new:?}");
+    }
+    let denial = Case::new(shared("apps"), shared("")).held(&[("v1", 3)]).decide().denial.unwrap();
+    assert_eq!(
+        denial.message,
+        "[MG101] models: it cannot be taken from namespaces whose workloads use it: entry v1 is still used by 3 pods of \
+         Deployment prod/extraction-api (extraction-api-7c9f-x2x4z and 2 more).\n\
+         Roll these apps out without it first, then take their namespace out of modelguard.dev/shared-with."
+    );
+    let unread = Err(Unread::new("the holders", "not listed yet"));
+    let case = Case { holders: unread, ..Case::new(shared("apps"), shared("")) };
+    assert_eq!(code(&case.decide()), Some(("MG501", 503)));
+}
+
+#[test]
 fn a_lenient_guard_says_what_it_would_have_denied() {
     let [old, new] = [r#"{"v1":"a"}"#, "{}"].map(|data| json(Some("keys"), NONE, data));
     let mut case = Case::new(Some(old), Some(new)).held(&[("v1", 3)]);

@@ -130,7 +130,7 @@ impl World for Cluster {
             let missing: Vec<_> = index.missing().map(|source| source.to_string()).collect();
             return Err(Unread::new("the holders", format_args!("not listed yet: {}", missing.join(", "))));
         }
-        let holders = |entry: &EntryName| (entry.clone(), index.holders(&of.catalog, of.format, entry));
+        let holders = |entry: &EntryName| (entry.clone(), index.holders(&of.catalog, &of.sharing, of.format, entry));
         Ok(of.entries.iter().map(holders).collect())
     }
 

@@ -150,7 +150,7 @@ impl World for Standalone {
         else {
             return Proof::Standalone(BTreeSet::new());
         };
-        let held = snapshot.index.held(&change.key, *format, catalog.names());
+        let held = snapshot.index.held(&change.key, &change.sharing(), *format, catalog.names());
         Proof::Standalone(catalog.names().filter(|entry| !held.contains(*entry)).cloned().collect())
     }
 
@@ -165,7 +165,8 @@ impl World for Standalone {
 
     fn holders(&self, of: &HoldersOf) -> Result<BTreeMap<EntryName, Holders>, Unread> {
         let snapshot = self.last()?;
-        let holders = |entry: &EntryName| (entry.clone(), snapshot.index.holders(&of.catalog, of.format, entry));
+        let holders =
+            |entry: &EntryName| (entry.clone(), snapshot.index.holders(&of.catalog, &of.sharing, of.format, entry));
         Ok(of.entries.iter().map(holders).collect())
     }
 

@@ -1,6 +1,6 @@
 //! Every way to need an entry, on every kind that can: unknown entries are refused, known ones are kept.
 
-use crate::scene::{Scene, Test, shared};
+use crate::scene::{Scene, Setup, Test, own, shared};
 use crate::support::builders::{deployment, keys, template, workload};
 use crate::support::kubectl::Output;
 use crate::support::namespace::Namespace;
@@ -26,6 +26,11 @@ pub(crate) fn tests() -> Vec<Test> {
         shared("references::a_terminating_pod_holds", a_terminating_pod_holds),
         shared("references::unknown_catalogs", unknown_catalogs),
         shared("references::shared_catalogs", shared_catalogs),
+        own(
+            "references::nobody_pins_what_is_not_shared_with_them",
+            Setup::default().without_controllers(),
+            nobody_pins_what_is_not_shared_with_them,
+        ),
         shared("references::what_does_not_parse", what_does_not_parse),
         shared("references::ordinary_config_maps_are_free", ordinary_config_maps_are_free),
     ]
@@ -261,6 +266,29 @@ fn shared_catalogs(scene: &Scene<'_>) {
         let patch = ["patch", "configmap", name, "--type=merge", r#"-p={"data":{"v1":null}}"#];
         elsewhere.kubectl(patch).run().denied("MG101").says(&format!("{}/{name}", scene.namespace.name));
     }
+}
+
+/// What a namespace had before it was guarded nobody was asked about, and it holds nothing of others' catalogs.
+fn nobody_pins_what_is_not_shared_with_them(scene: &Scene<'_>) {
+    let cluster = &scene.at.cluster;
+    let foreign = Namespace::create(cluster, "references::foreign", false);
+    let home = &scene.namespace.name;
+    scene.create_object(keys("models", &["v1", "v2"]).to_string()).ok();
+    foreign.create_object(deployment("pins", 1, &format!("{home}/models:v1")).to_string()).ok();
+    cluster.kubectl(["label", "namespace", &foreign.name, "modelguard.dev/guard=enabled"]).run().ok();
+    scene.armed();
+    let foreigner = deployment("api", 1, &format!("{home}/models:v2")).to_string();
+    foreign.create_object(foreigner.as_str()).denied("MG202");
+    scene.kubectl(["patch", "configmap", "models", "--type=merge", r#"-p={"data":{"v1":null}}"#]).run().ok();
+
+    let share = |with: &str| scene.kubectl(["annotate", "--overwrite", "configmap", "models", with]);
+    share(&format!("modelguard.dev/shared-with={}", foreign.name)).run().ok();
+    foreign.create_object(foreigner).ok();
+    until("its holder is known", || {
+        let rehearsed = share("modelguard.dev/shared-with-").args(["--dry-run=server"]).run();
+        if rehearsed.status.success() { Err(rehearsed) } else { Ok(()) }
+    });
+    share("modelguard.dev/shared-with-").run().denied("MG101").says("it cannot be taken from namespaces").says("/api");
 }
 
 fn what_does_not_parse(scene: &Scene<'_>) {

@@ -253,7 +253,7 @@ fn held(index: &Index) -> Answers {
     let questions = CATALOGS.into_iter().flat_map(|name| formats.map(|format| (key(name), format)));
     questions
         .map(|(key, format)| {
-            let held = index.held(&key, format, &entries);
+            let held = index.held(&key, &everybody(), format, &entries);
             (key, format, held)
         })
         .collect()
@@ -272,7 +272,7 @@ fn check(index: &Index, model: &Model) -> Result<(), TestCaseError> {
         for entry in ENTRIES.map(entry) {
             let expected = model.holders(&key, format, &entry);
             prop_assert_eq!(held.contains(&entry), !expected.is_empty());
-            prop_assert_eq!(plain(index.holders(&key, format, &entry)), plain(expected));
+            prop_assert_eq!(plain(index.holders(&key, &everybody(), format, &entry)), plain(expected));
         }
     }
     Ok(())

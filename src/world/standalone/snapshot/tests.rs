@@ -1,6 +1,7 @@
 use super::*;
 use crate::catalog::EntryName;
 use crate::manifest::Notation;
+use crate::sharing::Sharing;
 
 const MODELS: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: models\n  namespace: prod\n  labels: {modelguard.dev/catalog: keys}\ndata: {v1: a, v2: b}\n";
 
@@ -22,7 +23,8 @@ fn pod(name: &str, uses: &str) -> String {
 
 fn held(snapshot: &Snapshot) -> Vec<String> {
     let names = ["v1", "v2"].map(|name| EntryName::new(name).unwrap());
-    let held = snapshot.index.held(&CatalogKey::new("prod", "models"), Format::Keys, &names);
+    let held =
+        snapshot.index.held(&CatalogKey::new("prod", "models"), &Sharing::new("prod", Some("*")), Format::Keys, &names);
     held.iter().map(ToString::to_string).collect()
 }
 
