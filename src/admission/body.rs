@@ -1,7 +1,7 @@
 //! Reading a body: bounded in size, in time, and, over all bodies at once, in memory.
 
 use super::review::Unreadable;
-use axum::body::{Body, BodyDataStream};
+use axum::body::{Body, BodyDataStream, HttpBody};
 use futures::StreamExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,6 +10,10 @@ use tokio::time::{Instant, timeout_at};
 /// How much of a body that is too large is read and thrown away: a client that is still sending when the
 /// connection closes sees a reset, and not the answer.
 const MOST_DISCARDED: usize = 64 << 20;
+
+/// How much room a body gets before it comes, if its length says that it needs it: a review of two ConfigMaps of 8 KiB
+/// takes some 40 KiB, and a buffer that grows is copied time and again. It is not counted, being little.
+const FORESEEN: usize = 64 << 10;
 
 /// Memory for bodies, shared by all requests.
 #[derive(Clone, Debug)]
@@ -69,9 +73,10 @@ impl Drop for Share {
 
 /// Reads a body of at most `limit` bytes until `deadline`.
 pub(super) async fn read(body: Body, limit: usize, budget: &Budget, deadline: Instant) -> Result<Received, NoRoom> {
+    let foreseen = usize::try_from(body.size_hint().lower()).unwrap_or(FORESEEN).min(FORESEEN);
     let mut stream = body.into_data_stream();
     let mut share = budget.share();
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(foreseen);
     let problem = loop {
         match timeout_at(deadline, stream.next()).await {
             Err(_elapsed) => break Some(Unreadable::Late),
