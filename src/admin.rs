@@ -2,24 +2,30 @@
 //!
 //! `/livez`: it runs. `/readyz`: every named condition holds, else 503 and what is missing. `/metrics`.
 
-use crate::metrics::{self, Registry};
+use crate::connections::Gate;
+use crate::metrics::{self, Metrics, Registry};
 use crate::shutdown::Shutdown;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum_server::Handle;
 use parking_lot::RwLock;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::net::TcpListener;
 
 /// How long connections may linger once all else has stopped.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// Connections of kubelets and scrapers; they come one by one. Were there more without an end, as others can open them,
+/// they would take the files and the memory of the webhook.
+const CONNECTIONS: usize = 64;
 
 type Probe = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 
@@ -38,6 +44,7 @@ pub struct Condition(Arc<AtomicBool>);
 pub struct Admin {
     listener: TcpListener,
     address: SocketAddr,
+    gate: Gate,
     readiness: Readiness,
     registry: Arc<Registry>,
 }
@@ -88,10 +95,16 @@ impl Admin {
     ///
     /// # Errors
     /// When the address cannot be listened on.
-    pub async fn bind(address: SocketAddr, readiness: Readiness, registry: Arc<Registry>) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
+    pub fn bind(
+        address: SocketAddr,
+        readiness: Readiness,
+        registry: Arc<Registry>,
+        metrics: &Metrics,
+    ) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
         let address = listener.local_addr()?;
-        Ok(Self { listener, address, readiness, registry })
+        let gate = Gate::new(CONNECTIONS, metrics.clone());
+        Ok(Self { listener, address, gate, readiness, registry })
     }
 
     /// Where it listens.
@@ -105,11 +118,15 @@ impl Admin {
     /// When the listener fails.
     pub async fn serve(self, stopped: Shutdown) -> io::Result<()> {
         let app = router(self.readiness, self.registry);
-        let until = stopped.clone();
-        let server = axum::serve(self.listener, app).with_graceful_shutdown(async move { until.leaving().await });
+        let handle = Handle::new();
+        let server = axum_server::from_tcp(self.listener)?.acceptor(self.gate).handle(handle.clone()).http1_only();
+        let mut server = pin!(server.serve(app.into_make_service()));
         tokio::select! {
-            result = server => result,
-            () = async { stopped.leaving().await; tokio::time::sleep(LINGER).await } => Ok(()),
+            result = &mut server => result,
+            () = stopped.leaving() => {
+                handle.graceful_shutdown(Some(LINGER));
+                server.await
+            }
         }
     }
 }

@@ -1,14 +1,15 @@
 //! The webhook: HTTPS in, reviews judged, answers out.
 //!
 //! ```text
-//!            ┌ body: at most 16 MiB, 256 MiB in all ┐  ┌ slots ┐
+//!            ┌ body: at most 16 MiB, 64 MiB in all  ┐  ┌ slots ┐
 //! request ──▶│ review.rs: the wire                  │─▶│ a path │─▶ judge.rs ──▶ answer.rs ──▶ answer
 //!            │ convert.rs: what it asks             │  └───────┘       ▲              └─▶ record, metrics, settle
 //!            └──────────────────────────────────────┘                World
 //! ```
 //! Everything between the first byte and the answer happens within the deadline that the API server gives. A
 //! request that cannot be read, judged or fitted in gets a denial with its reason: never a cut connection, and
-//! never the benefit of the doubt.
+//! never the benefit of the doubt. What there is little of (connections, slots, memory for bodies) is shared fairly among
+//! the addresses that ask: `shares.rs`, `connections.rs`.
 
 mod answer;
 mod body;
@@ -16,18 +17,19 @@ mod convert;
 mod handler;
 mod judge;
 mod review;
+mod shares;
 mod tls;
 
 pub use handler::{App, Limits};
 pub use tls::TlsError;
 
 use crate::admin::{Admin, Condition, Readiness};
+use crate::connections::Gate;
 use crate::metrics::{Metrics, Registry};
 use crate::record;
 use crate::shutdown::{self, Shutdown, TaskEnded, Tasks};
 use crate::world::World;
 use axum_server::Handle;
-use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -43,6 +45,16 @@ const IDLE: Duration = Duration::from_secs(120);
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// What one connection may have under way over HTTP/2: clients that want more open another, which can be shed alone.
+const STREAMS: u32 = 16;
+
+/// What may be received of a connection before it is asked for. The header of a request must fit, with a token of a few
+/// KiB; a TLS record is as large.
+const UNREAD: usize = 16 << 10;
+
+/// The same for the bodies of HTTP/2, where the network's delay counts, too: the protocol's own default.
+const WINDOW: u32 = 64 << 10;
 
 /// How often HTTP/2 connections are asked whether the other end still lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -160,8 +172,8 @@ impl<W: World> Server<W> {
         let failed = |address| move |source| Error::Listen { address, source };
         let listener = TcpListener::bind(config.listen).map_err(failed(config.listen))?;
         let address = listener.local_addr().map_err(failed(config.listen))?;
-        let admin = Admin::bind(config.admin_listen, readiness, registry.into());
-        let admin = admin.await.map_err(failed(config.admin_listen))?;
+        let admin = Admin::bind(config.admin_listen, readiness, registry.into(), &metrics);
+        let admin = admin.map_err(failed(config.admin_listen))?;
 
         let own = config.own_username.clone();
         let app = App::new(world, own, config.limits, metrics.clone(), log, shutdown.clone());
@@ -187,10 +199,11 @@ impl<W: World> Server<W> {
         let (stop, stopped) = shutdown::channel();
         let mut tasks = Tasks::new();
         tasks.spawn("admin server", admin.serve(stopped));
-        tasks.spawn("certificate reload", tls::watch(config.tls_dir, pair, tls.clone(), metrics));
+        tasks.spawn("certificate reload", tls::watch(config.tls_dir, pair, tls.clone(), metrics.clone()));
 
         let handle = Handle::new();
-        let server = listen(listener, tls, &handle).map_err(Error::Serve)?;
+        let gate = Gate::new(config.limits.connections, metrics.clone());
+        let server = listen(listener, tls, gate, &handle).map_err(Error::Serve)?;
         let mut server = pin!(server.serve(app.router().into_make_service()));
         let mut records = pin!(writer.run());
         listening.set(true);
@@ -223,19 +236,23 @@ fn require(readiness: &Readiness, shutdown: &Shutdown) -> Condition {
     listening
 }
 
-type Listener = axum_server::Server<SocketAddr, RustlsAcceptor<NoDelayAcceptor>>;
+type Listener = axum_server::Server<SocketAddr, RustlsAcceptor<Gate>>;
 
-fn listen(listener: TcpListener, tls: RustlsConfig, handle: &Handle<SocketAddr>) -> io::Result<Listener> {
-    // Without NoDelay, small HTTP/2 answers wait 40 ms for an acknowledgement of the one before.
-    let acceptor = RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE).acceptor(NoDelayAcceptor::new());
+fn listen(listener: TcpListener, tls: RustlsConfig, gate: Gate, handle: &Handle<SocketAddr>) -> io::Result<Listener> {
+    let acceptor = RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE).acceptor(gate);
     let server = axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle.clone());
     let mut server = server.first_request_timeout(IDLE).accept_error_handler(|peer, error| {
         // Port scanners and probes make these all day.
         tracing::debug!(?peer, %error, "connection not accepted");
     });
     let http = server.http_builder();
-    http.http1().header_read_timeout(IDLE);
-    http.http2().keep_alive_interval(KEEP_ALIVE);
+    http.http1().header_read_timeout(IDLE).max_buf_size(UNREAD);
+    http.http2()
+        .keep_alive_interval(KEEP_ALIVE)
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(UNREAD as u32)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW);
     Ok(server)
 }
 

@@ -22,7 +22,7 @@
 //! | index | [`index`] | the same, but for `index/{resource,watch,live}`, which feed it |
 //! | Kubernetes | [`world`] [`controller`] | kube |
 //! | folder | `world/standalone` | files, and neither kube nor a clock |
-//! | transport | [`admission`] [`admin`] | axum, rustls |
+//! | transport | [`admission`] [`admin`] [`connections`] | axum, rustls |
 //! | process | [`cli`] [`record`] [`metrics`] [`telemetry`] [`shutdown`] [`clock`] | everything |
 //!
 //! # Invariants
@@ -50,6 +50,7 @@ pub mod arming;
 pub mod catalog;
 pub mod cli;
 pub mod clock;
+pub mod connections;
 pub mod controller;
 pub mod event;
 pub mod guard;

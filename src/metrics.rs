@@ -33,6 +33,8 @@ pub struct Metrics {
     denials: Family<DenialLabels, Counter>,
     body_bytes: Histogram,
     shed: Family<ShedLabels, Counter>,
+    connections: Gauge,
+    connections_shed: Counter,
     reloads: Family<ResultLabels, Counter>,
     certificate_expiry: Family<RoleLabels, Gauge>,
     in_flight: Gauge,
@@ -156,6 +158,8 @@ impl Metrics {
             denials: Family::default(),
             body_bytes: Histogram::new(BODY_BUCKETS),
             shed: Family::default(),
+            connections: Gauge::default(),
+            connections_shed: Counter::default(),
             reloads: Family::default(),
             certificate_expiry: Family::default(),
             in_flight: Gauge::default(),
@@ -196,6 +200,12 @@ impl Metrics {
         registry.register("admission_denials", "Admission requests denied, by code", self.denials.clone());
         registry.register("admission_body_bytes", "Sizes of the reviews that were read", self.body_bytes.clone());
         registry.register("admission_shed", "Admission requests turned away unjudged, by limit", self.shed.clone());
+        registry.register("connections", "Open connections, to both ports", self.connections.clone());
+        registry.register(
+            "connections_shed",
+            "Connections closed in favor of others, at the limit",
+            self.connections_shed.clone(),
+        );
         registry.register("admission_in_flight", "Admission requests being answered", self.in_flight.clone());
         registry.register(
             "admission_deadline_exceeded",
@@ -287,6 +297,21 @@ impl Metrics {
     /// Counts a request that was turned away.
     pub(crate) fn shed(&self, shed: Shed) {
         self.shed.get_or_create(&shed.labels()).inc();
+    }
+
+    /// Counts one more open connection.
+    pub(crate) fn connection_opened(&self) {
+        self.connections.inc();
+    }
+
+    /// Counts one less.
+    pub(crate) fn connection_closed(&self) {
+        self.connections.dec();
+    }
+
+    /// Counts a connection that was closed in favor of another.
+    pub(crate) fn connection_shed(&self) {
+        self.connections_shed.inc();
     }
 
     /// Counts a request whose time was up.

@@ -7,6 +7,8 @@ mod server;
 #[path = "support/world.rs"]
 mod world;
 
+#[path = "admission/abuse.rs"]
+mod abuse;
 #[path = "admission/bad_input.rs"]
 mod bad_input;
 #[path = "admission/limits.rs"]

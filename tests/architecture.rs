@@ -96,7 +96,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         name: "transport",
-        files: &["admission.rs", "admission/", "admin.rs"],
+        files: &["admission.rs", "admission/", "admin.rs", "connections.rs"],
         forbidden: &["kube::", "k8s_openapi::"],
     },
     Room {

@@ -1,32 +1,18 @@
 //! Reading a body: bounded in size, in time, and, over all bodies at once, in memory.
 
 use super::review::Unreadable;
+use super::shares::{Full, Share};
 use axum::body::{Body, BodyDataStream, HttpBody};
 use futures::StreamExt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::time::{Instant, timeout_at};
 
 /// How much of a body that is too large is read and thrown away: a client that is still sending when the
 /// connection closes sees a reset, and not the answer.
 const MOST_DISCARDED: usize = 64 << 20;
 
-/// How much room a body gets before it comes, if its length says that it needs it: a review of two ConfigMaps of 8 KiB
-/// takes some 40 KiB, and a buffer that grows is copied time and again. It is not counted, being little.
+/// How much room a body gets when its first bytes come, if its length says that it needs it: a review of two ConfigMaps
+/// of 8 KiB takes some 40 KiB, and a buffer that grows is copied time and again.
 const FORESEEN: usize = 64 << 10;
-
-/// Memory for bodies, shared by all requests.
-#[derive(Clone, Debug)]
-pub(super) struct Budget {
-    free: Arc<AtomicUsize>,
-}
-
-/// What one request has taken of a [`Budget`]; given back when it is dropped.
-#[derive(Debug)]
-pub(super) struct Share {
-    budget: Budget,
-    taken: usize,
-}
 
 /// A body, or as much of it as came.
 #[derive(Debug)]
@@ -38,45 +24,11 @@ pub(super) struct Received {
     _share: Share,
 }
 
-/// All memory for bodies is taken.
-#[derive(Debug)]
-pub(super) struct NoRoom;
-
-impl Budget {
-    pub(super) fn new(bytes: usize) -> Self {
-        Self { free: Arc::new(AtomicUsize::new(bytes)) }
-    }
-
-    fn share(&self) -> Share {
-        Share { budget: self.clone(), taken: 0 }
-    }
-}
-
-impl Share {
-    fn grow(&mut self, bytes: usize) -> Result<(), NoRoom> {
-        let take = |free: usize| free.checked_sub(bytes);
-        match self.budget.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
-            Ok(_) => {
-                self.taken += bytes;
-                Ok(())
-            }
-            Err(_) => Err(NoRoom),
-        }
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.budget.free.fetch_add(self.taken, Ordering::Relaxed);
-    }
-}
-
-/// Reads a body of at most `limit` bytes until `deadline`.
-pub(super) async fn read(body: Body, limit: usize, budget: &Budget, deadline: Instant) -> Result<Received, NoRoom> {
-    let foreseen = usize::try_from(body.size_hint().lower()).unwrap_or(FORESEEN).min(FORESEEN);
+/// Reads a body of at most `limit` bytes until `deadline`, as far as there is memory for it in `share`.
+pub(super) async fn read(body: Body, limit: usize, mut share: Share, deadline: Instant) -> Result<Received, Full> {
+    let foreseen = usize::try_from(body.size_hint().lower()).map_or(FORESEEN, |length| length.min(FORESEEN));
     let mut stream = body.into_data_stream();
-    let mut share = budget.share();
-    let mut bytes = Vec::with_capacity(foreseen);
+    let mut bytes = Vec::new();
     let problem = loop {
         match timeout_at(deadline, stream.next()).await {
             Err(_elapsed) => break Some(Unreadable::Late),
@@ -84,9 +36,12 @@ pub(super) async fn read(body: Body, limit: usize, budget: &Budget, deadline: In
             Ok(Some(Err(error))) => break Some(Unreadable::Broken(error.to_string())),
             Ok(Some(Ok(chunk))) => {
                 let fits = chunk.len().min(limit - bytes.len());
-                if share.grow(fits).is_err() {
+                if let Err(full) = share.grow(fits) {
                     discard(&mut stream, deadline).await;
-                    return Err(NoRoom);
+                    return Err(full);
+                }
+                if bytes.is_empty() {
+                    bytes.reserve(foreseen.max(fits));
                 }
                 // What fits of a body that is too large is where its uid is.
                 bytes.extend_from_slice(&chunk[..fits]);

@@ -1,10 +1,12 @@
 //! From one HTTP request to its HTTP response.
 
 use super::answer::{self, answer};
-use super::body::{self, Budget, NoRoom, Received};
+use super::body::{self, Received};
 use super::convert::{Asked, Identity, Known};
 use super::judge::judge;
 use super::review::{Operation, Review, Unreadable, salvage_uid};
+use super::shares::{Full, Pool};
+use crate::connections::Connection;
 use crate::event::Event;
 use crate::metrics::{Metrics, RequestLabels, Shed};
 use crate::policy::{self, Decision, Denial, Request, Terms};
@@ -22,24 +24,33 @@ use axum::routing::post;
 use futures::FutureExt;
 use json_patch::Patch;
 use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tracing::field::{Empty, display};
 use tracing::{Instrument, Span};
 
+/// The longest that the API server waits for a webhook: who says more wants to keep us busy.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// The peer of a request that came over no connection.
+const NOBODY: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+
 /// What is too much, and too long.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The most requests that `/validate` judges at once.
+    /// The most connections that are open at once.
+    pub connections: usize,
+    /// The most requests that `/validate` judges at once; one address gets less than half of them.
     pub validate: usize,
-    /// The most requests that `/mutate` judges at once.
+    /// The most requests that `/mutate` judges at once; one address gets less than half of them.
     pub mutate: usize,
     /// The largest body, in bytes.
     pub body: usize,
-    /// What all bodies together may take at once, in bytes.
+    /// What all bodies together may take at once, in bytes; one body gets a third at most, those of one address less
+    /// than half.
     pub bodies: usize,
     /// How long a request may take that does not say how long it waits.
     pub timeout: Duration,
@@ -52,9 +63,11 @@ pub struct App<W> {
     world: Arc<W>,
     own: Option<Box<str>>,
     limits: Limits,
-    validate: Semaphore,
-    mutate: Semaphore,
-    bodies: Budget,
+    validate: Pool,
+    mutate: Pool,
+    /// For what says that it is modelguard's own.
+    own_slots: Pool,
+    bodies: Pool,
     metrics: Metrics,
     log: Log,
     shutdown: Shutdown,
@@ -80,13 +93,15 @@ struct Judged<'a> {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            // Two for each slot. One takes 25 to 100 kB, so this is 100 MB at most.
+            connections: 1024,
             // A review and what is read for it take some 100 kB, and two cores judge thousands a second: more at
             // once only means that reads hang.
             validate: 256,
             mutate: 256,
             // Two ConfigMaps of 1 MiB whose every byte is escaped, and room.
             body: 16 << 20,
-            // Four of the largest, or 256 KiB for each request that is judged at once. A buffer that grows takes up to
+            // Three of the largest, or 256 KiB for each request that is judged at once. A buffer that grows takes up to
             // twice what is in it, 128 MiB then: the chart's memory limit must leave room for what is parsed, and for
             // the index.
             bodies: 64 << 20,
@@ -105,7 +120,7 @@ impl Limits {
     /// The API server says how long it waits as `?timeout=5s`; what cannot be read counts as not said.
     fn patience(&self, query: Option<&str>) -> Duration {
         let said = query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("timeout="));
-        let timeout = said.and_then(go_duration).unwrap_or(self.timeout);
+        let timeout = said.and_then(go_duration).unwrap_or(self.timeout).min(LONGEST);
         timeout.saturating_sub(self.margin).max(timeout / 2)
     }
 }
@@ -155,9 +170,10 @@ impl<W: World> App<W> {
         Self {
             world,
             own,
-            validate: Semaphore::new(limits.validate),
-            mutate: Semaphore::new(limits.mutate),
-            bodies: Budget::new(limits.bodies),
+            validate: Pool::new(limits.validate),
+            mutate: Pool::new(limits.mutate),
+            own_slots: Pool::new(limits.validate),
+            bodies: Pool::new(limits.bodies),
             limits,
             metrics,
             log,
@@ -180,30 +196,35 @@ impl<W: World> App<W> {
         let deadline = started + self.limits.patience(request.uri().query());
         let _in_flight = self.metrics.enter();
         let (head, body) = request.into_parts();
-        let mut received = match body::read(body, self.limits.body, &self.bodies, deadline).await {
+        let connection = head.extensions.get::<Connection>();
+        let peer = connection.map_or(NOBODY, Connection::peer);
+        let mut received = match body::read(body, self.limits.body, self.bodies.share(peer), deadline).await {
             Ok(received) => received,
-            Err(NoRoom) => return self.no_room(path, started),
+            Err(Full) => return self.no_room(path, started),
         };
+        let _busy = connection.map(Connection::busy);
         let Received { bytes, problem, .. } = &mut received;
         match problem.take().map_or_else(|| parse(&head.headers, bytes), Err) {
             Err(why) => self.refuse(path, bytes, &why, started),
             Ok(review) => {
                 self.metrics.read(bytes.len());
-                let judged = self.review(path, &review, deadline).await;
+                let judged = self.review(path, &review, peer, deadline).await;
                 self.conclude(path, &review, &judged, started)
             }
         }
     }
 
     /// Judges a review, if there is room for it, until the deadline.
-    async fn review<'a>(&self, path: Path, review: &Review<'a>, deadline: Instant) -> Judged<'a> {
+    async fn review<'a>(&self, path: Path, review: &Review<'a>, peer: IpAddr, deadline: Instant) -> Judged<'a> {
         let span = Span::current();
         span.record("uid", display(&review.uid)).record("operation", display(review.operation));
         span.record("namespace", display(&review.namespace)).record("name", display(&review.name));
         let caller = review.caller(self.own.as_deref());
-        // A lift is written inside somebody's admission and must not wait behind those who wait for it.
-        let slot = if caller.own { None } else { Some(self.slots(path).try_acquire()) };
-        if let Some(Err(_full)) = slot {
+        // A lift is written inside somebody's admission and must not wait behind those who wait for it. But everybody
+        // can say to be us.
+        let slots = if caller.own { &self.own_slots } else { self.slots(path) };
+        let slot = slots.one(peer);
+        if slot.is_err() {
             self.metrics.shed(Shed::Concurrency);
             let what = "too many requests are being judged at once, so it is not allowed.";
             return policy::not_verified(&review.subject(), what, policy::REPEAT, Vec::new()).into();
@@ -262,7 +283,7 @@ impl<W: World> App<W> {
         Ok(Judged { identity, decision: mutation.decision, patch, digests: Digests::of(&change) })
     }
 
-    fn slots(&self, path: Path) -> &Semaphore {
+    fn slots(&self, path: Path) -> &Pool {
         match path {
             Path::Mutate => &self.mutate,
             Path::Validate => &self.validate,
@@ -503,6 +524,7 @@ mod tests {
             (Some("a=b&timeout=2s"), 1750),
             (Some("timeout=300ms"), 150),
             (Some("timeout=soon"), 9750),
+            (Some("timeout=1000h"), 29_750),
             (None, 9750),
         ] {
             assert_eq!(limits.patience(query), Duration::from_millis(millis), "{query:?}");

@@ -19,6 +19,7 @@ use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kube::api::{Api, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use parking_lot::RwLock;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -82,6 +83,9 @@ pub(super) struct Args {
     log_format: telemetry::Format,
 }
 
+/// Files that are open beside the connections of others: the listeners, what is watched and read, the log.
+const FILES: usize = 256;
+
 impl Args {
     /// The built-in guard.
     fn guard(&self) -> Guard {
@@ -133,7 +137,7 @@ async fn answer<W: World>(
         admin_listen: args.admin_listen,
         tls_dir: args.tls_dir.clone(),
         own_username,
-        limits: Limits::default(),
+        limits: limits(),
         shutdown_delay: args.shutdown_delay,
         ..admission::Config::default()
     };
@@ -242,6 +246,21 @@ fn informed(readiness: &admin::Readiness, cluster: &Cluster) {
         }
         Err("the webhook configurations and the guarded namespaces have not been read yet".to_owned())
     });
+}
+
+/// What is too much, in view of the files that this process may open: as many as it can have, for where a system lets
+/// processes begin with 1,024 it lets them ask for more.
+fn limits() -> Limits {
+    let limits = Limits::default();
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let files = if raised.is_ok() { maximum } else { current };
+    let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
+    let connections = limits.connections.min(files.saturating_sub(FILES)).max(1);
+    if connections < limits.connections {
+        tracing::warn!(files, connections, "few files may be open, so few connections");
+    }
+    Limits { connections, ..limits }
 }
 
 /// A name that no other replica has: the pod's, where there is one, and something random.

@@ -36,7 +36,7 @@ async fn a_body_of_16_mib_is_read_and_one_byte_more_is_not() {
 
 #[tokio::test]
 async fn bodies_share_their_memory_and_give_it_back() {
-    let limits = Limits { bodies: 64 << 10, ..Limits::default() };
+    let limits = Limits { bodies: 192 << 10, ..Limits::default() };
     let running = Running::start(config(limits)).await;
     let review = deletion();
     let mut connection = running.http1().await;
@@ -106,7 +106,7 @@ async fn a_client_that_never_finishes_its_body_is_answered_and_closed() {
 
 #[tokio::test]
 async fn requests_beyond_the_limit_are_turned_away_at_once_with_their_uid() {
-    let limits = Limits { validate: 1, ..Limits::default() };
+    let limits = Limits { validate: 3, ..Limits::default() };
     let running = Running::start(config(limits)).await;
     running.world.hang(true);
     let (mut first, mut second) = (running.http1().await, running.http1().await);
@@ -137,7 +137,7 @@ async fn requests_beyond_the_limit_are_turned_away_at_once_with_their_uid() {
 
 #[tokio::test]
 async fn a_client_that_goes_away_leaves_nothing_behind() {
-    let limits = Limits { validate: 1, ..Limits::default() };
+    let limits = Limits { validate: 3, ..Limits::default() };
     let running = Running::start(config(limits)).await;
     running.world.hang(true);
     let mut gone = running.http1().await;

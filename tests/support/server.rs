@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -151,13 +151,24 @@ impl Running {
         config.into()
     }
 
+    /// A TCP connection from this address of loopback.
+    pub(crate) async fn tcp(&self, from: [u8; 4]) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((from, 0))).unwrap();
+        socket.connect(self.address).await.unwrap()
+    }
+
+    /// A TLS connection from this address that has agreed on `protocol`, or why there is none.
+    pub(crate) async fn try_connect(&self, from: [u8; 4], protocol: &[u8]) -> io::Result<TlsStream<TcpStream>> {
+        let connector = TlsConnector::from(self.client_config(protocol));
+        let stream = connector.connect(ServerName::try_from("localhost").unwrap(), self.tcp(from).await).await?;
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol));
+        Ok(stream)
+    }
+
     /// A TLS connection that has agreed on `protocol`.
     pub(crate) async fn connect(&self, protocol: &[u8]) -> TlsStream<TcpStream> {
-        let tcp = TcpStream::connect(self.address).await.unwrap();
-        let connector = TlsConnector::from(self.client_config(protocol));
-        let stream = connector.connect(ServerName::try_from("localhost").unwrap(), tcp).await.unwrap();
-        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol));
-        stream
+        self.try_connect([127, 0, 0, 1], protocol).await.unwrap()
     }
 
     /// The certificate that a new connection is shown.
@@ -168,7 +179,12 @@ impl Running {
 
     /// An HTTP/1.1 connection.
     pub(crate) async fn http1(&self) -> Http1 {
-        let stream = TokioIo::new(self.connect(b"http/1.1").await);
+        self.http1_from([127, 0, 0, 1]).await
+    }
+
+    /// An HTTP/1.1 connection from this address.
+    pub(crate) async fn http1_from(&self, from: [u8; 4]) -> Http1 {
+        let stream = TokioIo::new(self.try_connect(from, b"http/1.1").await.unwrap());
         let (sender, connection) = http1::handshake(stream).await.unwrap();
         Http1 { sender, connection: tokio::spawn(connection) }
     }
