@@ -16,11 +16,13 @@ mod body;
 mod convert;
 mod handler;
 mod judge;
+mod limits;
 mod review;
 mod shares;
 mod tls;
 
-pub use handler::{App, Limits};
+pub use handler::App;
+pub use limits::Limits;
 pub use tls::TlsError;
 
 use crate::admin::{Admin, Condition, Readiness};

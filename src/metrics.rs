@@ -444,6 +444,8 @@ mod tests {
             "admission_denials_total counter",
             "admission_body_bytes histogram",
             "admission_shed_total counter",
+            "connections gauge",
+            "connections_shed_total counter",
             "admission_in_flight gauge",
             "admission_deadline_exceeded_total counter",
             "break_glass_total counter",

@@ -4,6 +4,7 @@ use super::answer::{self, answer};
 use super::body::{self, Received};
 use super::convert::{Asked, Identity, Known};
 use super::judge::judge;
+use super::limits::{Limits, weight};
 use super::review::{Operation, Review, Unreadable, salvage_uid};
 use super::shares::{Full, Pool};
 use crate::connections::Connection;
@@ -32,31 +33,8 @@ use tokio::time::{Instant, timeout_at};
 use tracing::field::{Empty, display};
 use tracing::{Instrument, Span};
 
-/// The longest that the API server waits for a webhook: who says more wants to keep us busy.
-const LONGEST: Duration = Duration::from_secs(30);
-
 /// The peer of a request that came over no connection.
 const NOBODY: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-
-/// What is too much, and too long.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// The most connections that are open at once.
-    pub connections: usize,
-    /// The most requests that `/validate` judges at once; one address gets less than half of them.
-    pub validate: usize,
-    /// The most requests that `/mutate` judges at once; one address gets less than half of them.
-    pub mutate: usize,
-    /// The largest body, in bytes.
-    pub body: usize,
-    /// What all bodies together may take at once, in bytes; one body gets a third at most, those of one address less
-    /// than half.
-    pub bodies: usize,
-    /// How long a request may take that does not say how long it waits.
-    pub timeout: Duration,
-    /// How much sooner than the client gives up the answer is ready, so that it arrives.
-    pub margin: Duration,
-}
 
 /// What handles requests: shared by all of them.
 pub struct App<W> {
@@ -88,65 +66,6 @@ struct Judged<'a> {
     decision: Decision,
     patch: Option<Patch>,
     digests: Digests,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            // Two for each slot. One takes 25 to 100 kB, so this is 100 MB at most.
-            connections: 1024,
-            // A review and what is read for it take some 100 kB, and two cores judge thousands a second: more at
-            // once only means that reads hang.
-            validate: 256,
-            mutate: 256,
-            // Two ConfigMaps of 1 MiB whose every byte is escaped, and room.
-            body: 16 << 20,
-            // Three of the largest, or 256 KiB for each request that is judged at once. A buffer that grows takes up to
-            // twice what is in it, 128 MiB then: the chart's memory limit must leave room for what is parsed, and for
-            // the index.
-            bodies: 64 << 20,
-            // What the API server waits by default.
-            timeout: Duration::from_secs(10),
-            margin: Duration::from_millis(250),
-        }
-    }
-}
-
-// === impl Limits ===
-
-impl Limits {
-    /// How long the answer to a request with this query may take.
-    ///
-    /// The API server says how long it waits as `?timeout=5s`; what cannot be read counts as not said.
-    fn patience(&self, query: Option<&str>) -> Duration {
-        let said = query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("timeout="));
-        let timeout = said.and_then(go_duration).unwrap_or(self.timeout).min(LONGEST);
-        timeout.saturating_sub(self.margin).max(timeout / 2)
-    }
-}
-
-/// A duration as Go writes it: `5s`, `1m30s`, `1.5s`, `500ms`.
-fn go_duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut sum = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        let unit = &rest[digits..];
-        let unit = &unit[..unit.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(unit.len())];
-        let seconds = match unit {
-            "ns" => 1e-9,
-            "us" | "µs" | "μs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return None,
-        };
-        sum = sum.checked_add(Duration::try_from_secs_f64(number * seconds).ok()?)?;
-        rest = &rest[digits + unit.len()..];
-    }
-    (!sum.is_zero()).then_some(sum)
 }
 
 // === impl App ===
@@ -204,18 +123,25 @@ impl<W: World> App<W> {
         };
         let _busy = connection.map(Connection::busy);
         let Received { bytes, problem, .. } = &mut received;
+        let size = bytes.len();
         match problem.take().map_or_else(|| parse(&head.headers, bytes), Err) {
             Err(why) => self.refuse(path, bytes, &why, started),
             Ok(review) => {
-                self.metrics.read(bytes.len());
-                let judged = self.review(path, &review, peer, deadline).await;
+                self.metrics.read(size);
+                let judged = self.review(path, &review, (peer, size), deadline).await;
                 self.conclude(path, &review, &judged, started)
             }
         }
     }
 
     /// Judges a review, if there is room for it, until the deadline.
-    async fn review<'a>(&self, path: Path, review: &Review<'a>, peer: IpAddr, deadline: Instant) -> Judged<'a> {
+    async fn review<'a>(
+        &self,
+        path: Path,
+        review: &Review<'a>,
+        (peer, size): (IpAddr, usize),
+        deadline: Instant,
+    ) -> Judged<'a> {
         let span = Span::current();
         span.record("uid", display(&review.uid)).record("operation", display(review.operation));
         span.record("namespace", display(&review.namespace)).record("name", display(&review.name));
@@ -223,8 +149,9 @@ impl<W: World> App<W> {
         // A lift is written inside somebody's admission and must not wait behind those who wait for it. But everybody
         // can say to be us.
         let slots = if caller.own { &self.own_slots } else { self.slots(path) };
-        let slot = slots.one(peer);
-        if slot.is_err() {
+        let turn = slots.turn(peer, weight(size));
+        let slot = timeout_at(deadline, turn).await.ok().and_then(Result::ok);
+        if slot.is_none() {
             self.metrics.shed(Shed::Concurrency);
             let what = "too many requests are being judged at once, so it is not allowed.";
             return policy::not_verified(&review.subject(), what, policy::REPEAT, Vec::new()).into();
@@ -487,47 +414,4 @@ fn json(body: Vec<u8>) -> Response {
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_read_as_go_writes_them() {
-        for (text, millis) in [
-            ("5s", Some(5000)),
-            ("10s", Some(10_000)),
-            ("1m30s", Some(90_000)),
-            ("500ms", Some(500)),
-            ("1.5s", Some(1500)),
-            ("1h0m0s", Some(3_600_000)),
-            ("250000us", Some(250)),
-            ("0s", None),
-            ("", None),
-            ("5", None),
-            ("s", None),
-            ("-5s", None),
-            ("5 s", None),
-            ("1..5s", None),
-            ("9999999999999999999999h", None),
-        ] {
-            assert_eq!(go_duration(text), millis.map(Duration::from_millis), "{text}");
-        }
-    }
-
-    #[test]
-    fn an_answer_is_ready_before_the_client_gives_up() {
-        let limits = Limits::default();
-        for (query, millis) in [
-            (Some("timeout=5s"), 4750),
-            (Some("a=b&timeout=2s"), 1750),
-            (Some("timeout=300ms"), 150),
-            (Some("timeout=soon"), 9750),
-            (Some("timeout=1000h"), 29_750),
-            (None, 9750),
-        ] {
-            assert_eq!(limits.patience(query), Duration::from_millis(millis), "{query:?}");
-        }
-    }
 }

@@ -228,7 +228,7 @@ async fn one_address_cannot_take_the_slots_of_another() {
         asked.push(tokio::spawn(async move { connection.review("/validate?timeout=30s", &review).await }));
         soon(running.world.hanging(judged)).await;
     }
-    let answer = running.http1_from(ENEMY).await.review("/validate?timeout=30s", &review).await;
+    let answer = running.http1_from(ENEMY).await.review("/validate?timeout=1s", &review).await;
     assert_eq!(denial(&answer["response"]), ("MG501", 503));
 
     for judged in 10..=12 {
@@ -253,7 +253,7 @@ async fn who_says_to_be_modelguard_is_bounded_as_well() {
     let (mut first, body) = (running.http1_from(ENEMY).await, review.clone());
     let asked = tokio::spawn(async move { first.review("/validate?timeout=30s", &body).await });
     soon(running.world.hanging(1)).await;
-    let answer = running.http1_from(ENEMY).await.review("/validate?timeout=30s", &review).await;
+    let answer = running.http1_from(ENEMY).await.review("/validate?timeout=1s", &review).await;
     assert_eq!(denial(&answer["response"]), ("MG501", 503));
     running.world.hang(false);
     assert_eq!(soon(asked).await.unwrap()["response"]["allowed"], true);

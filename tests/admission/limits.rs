@@ -1,6 +1,6 @@
 //! Too much, too long, too many: each is answered, and in time.
 
-use crate::server::{Running, config, soon};
+use crate::server::{Running, config, eventually, soon};
 use crate::{Bare, OWN, changed, denial, recorded, uid};
 use modelguard::admission::Limits;
 use serde_json::Value;
@@ -105,7 +105,7 @@ async fn a_client_that_never_finishes_its_body_is_answered_and_closed() {
 }
 
 #[tokio::test]
-async fn requests_beyond_the_limit_are_turned_away_at_once_with_their_uid() {
+async fn requests_beyond_the_limit_wait_and_are_turned_away_with_their_uid_in_time() {
     let limits = Limits { validate: 3, ..Limits::default() };
     let running = Running::start(config(limits)).await;
     running.world.hang(true);
@@ -115,7 +115,7 @@ async fn requests_beyond_the_limit_are_turned_away_at_once_with_their_uid() {
     soon(running.world.hanging(1)).await;
 
     let other = changed("deployment-create", "/uid", "another");
-    let answer = second.review("/validate?timeout=30s", &other).await;
+    let answer = second.review("/validate?timeout=1s", &other).await;
     let response = &answer["response"];
     assert_eq!((denial(response), &response["uid"]), (("MG501", 503), &"another".into()));
     assert_eq!(response["status"]["details"]["retryAfterSeconds"], 2);
@@ -129,8 +129,13 @@ async fn requests_beyond_the_limit_are_turned_away_at_once_with_their_uid() {
     own["request"]["userInfo"]["username"] = OWN.into();
     assert_eq!(second.review("/validate", &own).await["response"]["allowed"], true);
 
+    let mut third = running.http1().await;
+    let review = other.clone();
+    let waits = tokio::spawn(async move { third.review("/validate?timeout=30s", &review).await });
+    eventually(async || running.has_metric("modelguard_admission_in_flight 2").await).await;
     running.world.hang(false);
     assert_eq!(soon(judged).await.unwrap()["response"]["allowed"], true);
+    assert_eq!(soon(waits).await.unwrap()["response"]["allowed"], true, "its turn came");
     assert_eq!(second.review("/validate", &other).await["response"]["allowed"], true, "the slot is free again");
     running.stop().await.unwrap();
 }
