@@ -202,18 +202,18 @@ check_policies() {
   passes 'the token is for our identity' kubectl --user own auth whoami
   grep -qF "$us" "$work/out" || failed "the token is for another identity: $(cat "$work/out")"
 
-  refuses 'our own change of data' 'annotations only' own "${models[@]}" '{"data":{"v2":"b"}}'
-  refuses 'our own change of data with an annotation' 'annotations only' \
+  refuses 'our own change of data' 'data only where entries are retained' own "${models[@]}" '{"data":{"v2":"b"}}'
+  refuses 'our own change of data with an annotation' 'data only where entries are retained' \
     own "${models[@]}" '{"data":{"v1":"b"},"metadata":{"annotations":{"modelguard.dev/usage":"{}"}}}'
-  refuses 'our own removal of data' 'annotations only' own "${models[@]}" '{"data":null}'
-  refuses 'our own change of binaryData' 'annotations only' own "${models[@]}" '{"binaryData":{"b":"AAAA"}}'
+  refuses 'our own removal of data' 'data only where entries are retained' own "${models[@]}" '{"data":null}'
+  refuses 'our own change of binaryData' 'data only where entries are retained' own "${models[@]}" '{"binaryData":{"b":"AAAA"}}'
   refuses 'our own change of immutable' 'annotations only' own "${models[@]}" '{"immutable":true}'
   refuses 'our own change of a label' 'annotations only' own "${models[@]}" "$(metadata labels team '"x"')"
   refuses 'our own removal of the label' 'model ConfigMaps only' own "${models[@]}" "$(metadata labels modelguard.dev/catalog null)"
   refuses 'our own finalizer' 'annotations only' own "${models[@]}" '{"metadata":{"finalizers":["example.org/x"]}}'
   refuses 'our own owner' 'annotations only' own "${models[@]}" \
     '{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"ordinary","uid":"1"}]}}'
-  for key in note modelguard.dev/hold modelguard.dev/shared-with modelguard.dev/break-glass; do
+  for key in note modelguard.dev/hold modelguard.dev/shared-with modelguard.dev/break-glass modelguard.dev/retire; do
     refuses "our own change of $key" 'its own annotations only' own "${models[@]}" "$(metadata annotations "$key" '"x"')"
   done
   refuses 'an ordinary ConfigMap' 'model ConfigMaps only' \
@@ -221,7 +221,7 @@ check_policies() {
   refuses 'an ordinary ConfigMap that becomes a catalog' 'model ConfigMaps only' \
     own patch configmap ordinary --type merge -p "$(metadata labels modelguard.dev/catalog '"keys"')"
   for namespace in guard excluded kube-system; do
-    refuses "our own change of data in $namespace" 'annotations only' own "${models[@]}" '{"data":{"v2":"b"}}'
+    refuses "our own change of data in $namespace" 'data only where entries are retained' own "${models[@]}" '{"data":{"v2":"b"}}'
   done
   namespace=prod
 
@@ -230,6 +230,11 @@ check_policies() {
       passes "our own $key becomes $value" own patch configmap annotated --type merge -p "$(metadata annotations "modelguard.dev/$key" "$value")"
     done
   done
+  # What is retained goes inside a write of ours; the webhook itself looks whether nothing else does.
+  passes 'our own mark that an entry is retained' \
+    own patch configmap annotated --type merge -p "$(metadata annotations modelguard.dev/retained '"[\"v2\"]"')"
+  passes 'our own change of data where an entry is retained' own patch configmap annotated --type merge -p '{"data":{"v2":null}}'
+  passes 'our own mark, taken away' own patch configmap annotated --type merge -p "$(metadata annotations modelguard.dev/retained null)"
   refuses 'our own change of an annotation' 'its own annotations only' \
     own patch configmap annotated --type merge -p "$(metadata annotations modelguard.dev/hold '"v2=soak"')"
   refuses 'our own removal of an annotation' 'its own annotations only' \
