@@ -45,7 +45,7 @@ fn index_of(pods: usize) -> Index {
     let entry = EntryName::new("model-00").expect("a name");
     let reference = Reference { catalog: review::key(), need: Need::Entry(entry), origin: Origin::Uses };
     let references = References { needs: [reference].into(), ..References::default() };
-    let mut index = Index::new();
+    let mut index = Index::default();
     index.guard("prod", "guarded");
     for pod in 0..pods {
         let owner = format!("api-{}", pod % OWNERS);
@@ -55,6 +55,7 @@ fn index_of(pods: usize) -> Index {
             owner: Some(Owner { kind: "ReplicaSet".into(), name: owner.into() }),
             references: references.clone(),
             pending_revision: None,
+            rollback_target: None,
         });
     }
     index
@@ -75,7 +76,7 @@ fn judge(old: &str, new: &str, index: &Index) -> Decision {
 
 fn decision(c: &mut Criterion) {
     let Release { old, asked, new, less } = Release::new();
-    let nobody = Index::new();
+    let nobody = Index::default();
     let allow = |old: &str, new: &str, index: &Index| {
         let decision = judge(old, new, index);
         assert!(decision.allowed(), "{decision:?}");

@@ -174,7 +174,7 @@ fn time<I, O>(inputs: &[I], mut work: impl FnMut(&I) -> O) -> (f64, f64) {
 // === pods ===
 
 fn filled(json: &Json) -> Index {
-    let mut index = Index::new();
+    let mut index = Index::default();
     for number in 0..json.shape.namespaces {
         index.guard(&namespace(number), "uid");
     }

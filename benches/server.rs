@@ -32,7 +32,7 @@ use modelguard::admin::Readiness;
 use modelguard::admission::{Config, Parts, Server};
 use modelguard::clock::Clock;
 use modelguard::controller::{Leadership, Progress};
-use modelguard::guard::Guard;
+use modelguard::guard::{Guard, RollbackTargets};
 use modelguard::metrics::{self, Metrics};
 use modelguard::world::cluster::Cluster;
 use modelguard::{record, shutdown, telemetry};
@@ -118,7 +118,7 @@ async fn ours(tls_dir: &Path) -> anyhow::Result<()> {
         client: kube::Client::try_from(kube::Config::new("https://127.0.0.1:1".parse()?))?,
         guard: Guard::default(),
         index: Arc::default(),
-        progress: Progress::new(Clock::start(), Duration::from_secs(60), leadership),
+        progress: Progress::new(Clock::start(), Duration::from_secs(60), RollbackTargets::default(), leadership),
         refused,
         events,
         metrics: metrics.clone(),

@@ -3,7 +3,7 @@
 //! ```text
 //! short watch of both webhook configurations ─▶ (uid, generation) ┐
 //! guarded namespaces that share the catalog ───▶ {stamp, …}       ├─▶ Epoch, one for each catalog
-//! version of the rules ────────────────────────▶ RULES            ┘
+//! version of the rules, what counts as holder ─▶ RULES            ┘
 //! ```
 //! A proof is of one epoch. When a configuration was replaced (requests may have passed unseen meanwhile), or a
 //! namespace whose workloads may reference the catalog joins or leaves (its references did not count for a while),
@@ -21,6 +21,7 @@
 //! can hold anything of it.
 
 use crate::catalog::Digest;
+use crate::guard::RollbackTargets;
 use crate::policy::{CurrentEpoch, Unread};
 use crate::sharing::Sharing;
 use crate::usage::Epoch;
@@ -29,6 +30,9 @@ use std::time::Duration;
 
 /// Counts up whenever what a proof means changes, so that replicas of two versions do not trust each other's.
 const RULES: &str = "1";
+
+/// The same where rollback targets hold: a proof that did not ask for them is none there.
+const RULES_WITH_TARGETS: &str = "1 with rollback targets";
 
 /// The longest that the configurations may not have been read anew before no removal passes any more. They are
 /// listed every [`RELIST`] at the latest, so this allows for one failed attempt and a slow one.
@@ -63,6 +67,7 @@ pub type Stamps = BTreeMap<Box<str>, Box<str>>;
 /// What this process sees of what proofs rest on.
 #[derive(Clone, Debug, Default)]
 pub struct Arming {
+    rollback_targets: RollbackTargets,
     mutating: Seen,
     validating: Seen,
     /// The guarded namespaces with their stamps; `None` until they have been listed, and while they cannot be watched.
@@ -77,6 +82,11 @@ struct Seen {
 }
 
 impl Arming {
+    /// Nothing was seen yet; proofs treat rollback targets like this.
+    pub fn new(rollback_targets: RollbackTargets) -> Self {
+        Self { rollback_targets, ..Self::default() }
+    }
+
     /// A configuration was read, or its watch told of it, at `now`; `None` if there is none of that name.
     /// Says whether that is news.
     pub fn configuration(&mut self, which: Webhooks, found: Option<Configuration>, now: Duration) -> bool {
@@ -125,7 +135,8 @@ impl Arming {
         let validating = self.validating.current("ValidatingWebhookConfiguration", now)?;
         let generations = [mutating, validating].map(|seen| format!("{} {}", seen.uid, seen.generation));
         let namespaces = guarded.filter(|(name, _)| sharing.includes(name)).flat_map(|(name, stamp)| [name, stamp]);
-        let parts = std::iter::once(RULES).chain(generations.iter().map(String::as_str)).chain(namespaces);
+        let rules = if self.rollback_targets.hold() { RULES_WITH_TARGETS } else { RULES };
+        let parts = std::iter::once(rules).chain(generations.iter().map(String::as_str)).chain(namespaces);
         Ok(Epoch::new(&Digest::of_parts(parts.map(str::as_bytes)).short(16)))
     }
 }
@@ -209,6 +220,13 @@ mod tests {
         let mut same = armed();
         assert!(!same.configuration(Webhooks::Mutating, configuration("m", 1), S(9)));
         assert_eq!(epoch(&same, S(9)).unwrap(), before);
+    }
+
+    #[test]
+    fn a_proof_that_did_not_ask_for_rollback_targets_is_none_where_these_hold() {
+        let under = |rollback_targets| epoch(&Arming { rollback_targets, ..armed() }, S(1)).unwrap();
+        assert_ne!(under(RollbackTargets::Hold), under(RollbackTargets::Warn));
+        assert_eq!(under(RollbackTargets::Ignore), under(RollbackTargets::Warn), "neither asks");
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub use settle::{Refused, prove, settle_refused};
 
 use crate::arming::{Arming, Configuration, Stamps, Webhooks};
 use crate::clock::Clock;
+use crate::guard::RollbackTargets;
 use crate::index::Index;
 use crate::policy::{CurrentEpoch, HoldersOf, Prospect};
 use crate::sharing::Sharing;
@@ -49,9 +50,14 @@ pub struct Progress {
 
 impl Progress {
     /// Nothing is known yet.
-    pub fn new(clock: Clock, settle: Duration, leadership: watch::Receiver<Leadership>) -> Self {
-        let settlers = Arc::default();
-        Self { clock, settle, arming: Arc::default(), settlers, leadership, trouble: Arc::default() }
+    pub fn new(
+        clock: Clock,
+        settle: Duration,
+        rollback_targets: RollbackTargets,
+        leadership: watch::Receiver<Leadership>,
+    ) -> Self {
+        let arming = Arc::new(RwLock::new(Arming::new(rollback_targets)));
+        Self { clock, settle, arming, settlers: Arc::default(), leadership, trouble: Arc::default() }
     }
 
     /// The epoch, as this process sees it now, of a catalog that is shared so.

@@ -9,6 +9,8 @@ use thiserror::Error;
 pub struct Guard {
     /// What becomes of a change that takes away an entry in use.
     pub while_in_use: WhileInUse,
+    /// What becomes of a removal of what only a rollback would need.
+    pub rollback_targets: RollbackTargets,
 }
 
 /// What becomes of a change that takes away an entry which is not proven Idle.
@@ -27,10 +29,27 @@ pub enum WhileInUse {
     Audit,
 }
 
+/// What an old ReplicaSet at zero counts for, which its Deployment keeps within its revision history.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum RollbackTargets {
+    /// Removing what it needs is allowed, with a warning for the user.
+    #[default]
+    Warn,
+    /// It holds what it needs, as any other holder does.
+    Hold,
+    /// Nothing.
+    Ignore,
+}
+
 /// A text that names no [`WhileInUse`].
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[error("expected deny, wait, defer, warn or audit")]
 pub struct UnknownStrictness;
+
+/// A text that names no [`RollbackTargets`].
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[error("expected warn, hold or ignore")]
+pub struct UnknownTreatment;
 
 // === impl Guard ===
 
@@ -74,6 +93,42 @@ impl FromStr for WhileInUse {
     }
 }
 
+// === impl RollbackTargets ===
+
+impl RollbackTargets {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Warn, Self::Hold, Self::Ignore];
+
+    /// As guards write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Warn => "Warn",
+            Self::Hold => "Hold",
+            Self::Ignore => "Ignore",
+        }
+    }
+
+    /// Whether they are holders.
+    pub fn hold(self) -> bool {
+        self == Self::Hold
+    }
+}
+
+impl fmt::Display for RollbackTargets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for RollbackTargets {
+    type Err = UnknownTreatment;
+
+    /// Reads it in any case, as [`WhileInUse`] is read.
+    fn from_str(text: &str) -> Result<Self, UnknownTreatment> {
+        Self::ALL.into_iter().find(|it| it.as_str().eq_ignore_ascii_case(text)).ok_or(UnknownTreatment)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,5 +140,14 @@ mod tests {
             assert_eq!(one.to_string().to_lowercase().parse(), Ok(one));
         }
         assert_eq!("enforce".parse::<WhileInUse>(), Err(UnknownStrictness));
+    }
+
+    #[test]
+    fn every_treatment_of_rollback_targets_is_read_as_it_is_written_and_as_it_is_typed() {
+        for one in RollbackTargets::ALL {
+            assert_eq!(one.to_string().parse(), Ok(one));
+            assert_eq!(one.to_string().to_lowercase().parse(), Ok(one));
+        }
+        assert_eq!("deny".parse::<RollbackTargets>(), Err(UnknownTreatment));
     }
 }

@@ -1,7 +1,7 @@
 //! Holders: the objects that need an entry, summed up so that a message's size does not depend on the number of pods.
 
 use crate::catalog::{EntryName, unescape};
-use crate::object::HolderKind;
+use crate::object::{HolderKind, RollbackTarget};
 use std::collections::BTreeSet;
 
 /// What tells one object that may hold from another.
@@ -42,6 +42,8 @@ pub struct Workload {
     pub pods: usize,
     /// The names of at most three of these pods.
     pub pod_names: Vec<Box<str>>,
+    /// Of an old ReplicaSet at zero: whose rollback would need the entry.
+    pub rollback_target: Option<RollbackTarget>,
     /// Why its references could not be read, so that it holds everything in its namespace.
     pub unreadable: Option<Box<str>>,
 }
@@ -92,8 +94,10 @@ impl Holders {
     ///
     /// Of more workloads than are listed, nobody knows.
     pub fn will_go(&self) -> bool {
-        let goes =
-            |workload: &Workload| !workload.template && workload.unreadable.is_none() && &*workload.kind != "Pod";
+        let goes = |workload: &Workload| {
+            let stays = workload.template || workload.rollback_target.is_some() || workload.unreadable.is_some();
+            !stays && &*workload.kind != "Pod"
+        };
         self.workloads.len() == self.workloads_total && self.workloads.iter().all(goes)
     }
 

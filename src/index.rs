@@ -17,6 +17,9 @@
 //! The one task that watches a kind writes its rows; everybody else reads. It is all synchronous, without I/O and
 //! without a clock, and says of each event whether it may have changed what is held.
 //!
+//! What an old ReplicaSet at zero needs, a *rollback target*, is kept like any other set, and held by it only where the
+//! guard says so.
+//!
 //! What the index says is never a proof. It names holders for people, and tells the controller when a proof is
 //! worth trying; the proof is [`live()`], an index of its own that is built from a LIST.
 
@@ -35,6 +38,7 @@ pub use facts::{CatalogFacts, Facts, Listing};
 pub use live::{LiveError, live};
 
 use crate::catalog::{EntryName, Format};
+use crate::guard::RollbackTargets;
 use crate::holder::{Holders, ObjectId};
 use crate::object::HolderKind;
 use crate::reference::CatalogKey;
@@ -49,6 +53,7 @@ use tally::Tally;
 pub struct Index {
     namespaces: HashMap<Box<str>, Namespace>,
     needs: Needs,
+    rollback_targets: RollbackTargets,
     /// The namespaces whose references count, their UIDs, and the list in which each was last seen.
     guarded: BTreeMap<Box<str>, (Box<str>, u32)>,
     catalogs: BTreeMap<CatalogKey, (CatalogFacts, u32)>,
@@ -104,13 +109,14 @@ impl From<HolderKind> for Source {
 // === impl Index: what the watches tell ===
 
 impl Index {
-    /// An index that knows nothing yet.
-    pub fn new() -> Self {
-        Self::default()
+    /// An index that knows nothing yet, and will treat rollback targets like this.
+    pub fn new(rollback_targets: RollbackTargets) -> Self {
+        Self { rollback_targets, ..Self::default() }
     }
 
     /// Takes in what an object is now; says whether what is held may have changed.
     pub fn apply(&mut self, facts: Facts) -> bool {
+        let facts = facts.under(self.rollback_targets);
         let seen = self.list_of(facts.id.kind.into());
         let name = facts.id.namespace.clone();
         let needs = &mut self.needs;
@@ -118,7 +124,7 @@ impl Index {
             namespace.apply(facts, seen, needs)
         } else if facts.matter() {
             let namespace = self.namespaces.entry(name.clone());
-            let namespace = namespace.or_insert_with(|| Namespace::new(&name));
+            let namespace = namespace.or_insert_with(|| Namespace::new(&name, self.rollback_targets.hold()));
             namespace.apply(facts, seen, needs)
         } else {
             return false;
@@ -289,6 +295,27 @@ impl Index {
         tally.finish()
     }
 
+    /// Whose rollback would need which of `entries`, all that nobody's would left out. Of those of Deployments that need
+    /// the entry as they are, nobody has to be told.
+    pub fn rollback_targets<'a>(
+        &self,
+        catalog: &CatalogKey,
+        sharing: &Sharing,
+        format: Format,
+        entries: impl IntoIterator<Item = &'a EntryName>,
+    ) -> BTreeMap<EntryName, Holders> {
+        let claims: Vec<_> = self.claims(catalog, sharing).filter(|claims| claims.namespace.has_targets()).collect();
+        let needing = |entry: &EntryName| {
+            let mut tally = Tally::default();
+            for claims in &claims {
+                claims.namespace.tally_targets(&claims.naming(format, entry).collect(), &mut tally);
+            }
+            tally.finish()
+        };
+        let all = entries.into_iter().map(|entry| (entry, needing(entry)));
+        all.filter(|(_, targets)| !targets.is_empty()).map(|(entry, targets)| (entry.clone(), targets)).collect()
+    }
+
     /// Those of `entries` that anybody holds whom the catalog is shared with: nobody else can pin them.
     pub fn held<'a>(
         &self,
@@ -334,6 +361,12 @@ impl<'a> Claims<'a> {
     fn of(&self, format: Format, entry: &EntryName) -> impl Iterator<Item = SetId> {
         let wanted = self.wanted.map(|wanted| wanted.entry(format, entry));
         wanted.into_iter().flatten()
+    }
+
+    /// The sets that name `entry`, or the whole catalog.
+    fn naming(&self, format: Format, entry: &EntryName) -> impl Iterator<Item = SetId> {
+        let all = self.wanted.map(|wanted| wanted.all(format));
+        all.into_iter().flatten().chain(self.of(format, entry))
     }
 
     /// The StatefulSets that hold every entry, because it is not known what their pods are made from.

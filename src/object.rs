@@ -17,7 +17,7 @@ pub use pod::{
     Template, Volume,
 };
 pub use workload::{
-    Condition, NoTemplate, Owner, PodTemplate, RevisionData, Workload, WorkloadMetadata, WorkloadStatus,
+    Condition, NoTemplate, Owner, PodTemplate, RevisionData, RollbackTarget, Workload, WorkloadMetadata, WorkloadStatus,
 };
 
 use serde::de::value::MapAccessDeserializer;

@@ -17,8 +17,8 @@ mod workload;
 
 pub use break_glass::{BreakGlass, Grant};
 pub use decision::{
-    Cause, Code, CurrentEpoch, Decision, Denial, Facts, HoldersOf, Lift, Needs, Prospect, Record, Step, Stored, Terms,
-    Unread,
+    Cause, Code, CurrentEpoch, Decision, Denial, Facts, HoldersOf, Lift, Needs, Prospect, Record, Step, Stored,
+    TargetsOf, Terms, Unread,
 };
 pub(crate) use message::list;
 pub use message::{REPEAT, RETRY_AFTER, not_verified, unverified};

@@ -372,6 +372,7 @@ mod tests {
             template: true,
             pods: 3,
             pod_names: Vec::new(),
+            rollback_target: None,
             unreadable: None,
         };
         Decision {

@@ -126,11 +126,13 @@ impl References {
     /// A ControllerRevision has the references of its StatefulSet's template at that time; whether the StatefulSet
     /// still makes pods from it is to be asked of [`Workload::pending_revision`].
     pub fn of(kind: HolderKind, workload: &Workload) -> Self {
-        if !workload.is_live(kind) {
-            return Self::default();
-        }
+        if workload.is_live(kind) { Self::of_template(kind, workload) } else { Self::default() }
+    }
+
+    /// Reads what pods of its template would need, whether any can come from it now or not.
+    pub fn of_template(kind: HolderKind, workload: &Workload) -> Self {
         match workload.pod_template(kind) {
-            Ok(template) => Self::of_template(&workload.metadata.namespace, template),
+            Ok(template) => Self::read(&workload.metadata.namespace, template),
             Err(error) => Self::unreadable(&error.to_string()),
         }
     }
@@ -152,7 +154,7 @@ impl References {
         self.needs.is_empty() && self.unreadable.is_none()
     }
 
-    fn of_template(namespace: &str, template: PodTemplate<'_>) -> Self {
+    fn read(namespace: &str, template: PodTemplate<'_>) -> Self {
         let serves = Serves::of_template(namespace, template);
         let uses = template.annotations.get(names::USES).unwrap_or_default();
         let mentions = env::mentions(template.spec).chain(config_map::mentions(template.spec));

@@ -14,7 +14,9 @@ use crate::event::Event;
 use crate::guard::Guard;
 use crate::holder::{Holders, ObjectId};
 use crate::object::Workload;
-use crate::policy::{CatalogChange, CurrentEpoch, HoldersOf, Lift, Proof, Prospect, Requester, Stored, Unread};
+use crate::policy::{
+    CatalogChange, CurrentEpoch, HoldersOf, Lift, Proof, Prospect, Requester, Stored, TargetsOf, Unread,
+};
 use crate::reference::CatalogKey;
 use crate::sharing::Sharing;
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,6 +59,9 @@ pub trait World: Send + Sync + 'static {
     /// # Errors
     /// [`Unread`] while not every holder kind has been listed.
     fn holders(&self, of: &HoldersOf) -> Result<BTreeMap<EntryName, Holders>, Unread>;
+
+    /// Whose rollback is known to need which of these entries; nothing while that is not known.
+    fn rollback_targets(&self, of: &TargetsOf) -> BTreeMap<EntryName, Holders>;
 
     /// Whether waiting would help to remove these entries.
     fn prospect(&self, of: &HoldersOf) -> Prospect;

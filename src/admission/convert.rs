@@ -4,6 +4,7 @@
 //! denied by name: allowing it would be a hole that nobody sees.
 
 use super::review::{Operation, Review, Unreadable, printable};
+use crate::guard::Guard;
 use crate::holder::ObjectId;
 use crate::object::{ConfigMap, HolderKind, Workload};
 use crate::policy::{self, Caller, CatalogChange, Requester, WorkloadChange};
@@ -80,15 +81,15 @@ impl Known {
 }
 
 impl<'a> Review<'a> {
-    /// What the review asks, for a caller whose own name is `own`.
-    pub(crate) fn asked(&self, caller: Caller) -> Result<Asked<'a>, Unreadable> {
+    /// What the review asks, of a guard that is so strict.
+    pub(crate) fn asked(&self, caller: Caller, guard: Guard) -> Result<Asked<'a>, Unreadable> {
         let request = match (Known::of(self), self.operation) {
             (Some(Known::ConfigMap), Operation::Create | Operation::Delete | Operation::Update) => {
                 policy::Request::Catalog(Box::new(self.catalog_change(caller)?))
             }
             (Some(Known::Holder(_)), Operation::Delete) => return Ok(Asked::Nothing),
             (Some(Known::Holder(kind)), Operation::Create | Operation::Update) => {
-                policy::Request::Workload(self.workload_change(kind, caller)?)
+                policy::Request::Workload(self.workload_change(kind, caller, guard)?)
             }
             (Some(Known::ReplicaSetScale), Operation::Update) => {
                 let comes_alive =
@@ -164,7 +165,7 @@ impl<'a> Review<'a> {
         Ok(CatalogChange::new(CatalogKey::new(&self.namespace, name), old, new, caller))
     }
 
-    fn workload_change(&self, kind: HolderKind, caller: Caller) -> Result<WorkloadChange, Unreadable> {
+    fn workload_change(&self, kind: HolderKind, caller: Caller, guard: Guard) -> Result<WorkloadChange, Unreadable> {
         let read = |field, json: &RawValue| -> Result<Workload, Unreadable> {
             let read = Workload::parse(json.get());
             let mut object = read.map_err(|source| Unreadable::Object { field, source })?;
@@ -177,7 +178,7 @@ impl<'a> Review<'a> {
             Operation::Connect | Operation::Create | Operation::Delete => None,
         };
         let new = read("object", self.wanted()?)?;
-        Ok(WorkloadChange::new(self.object_id(kind), old.as_ref(), &new, caller))
+        Ok(WorkloadChange::new(self.object_id(kind), old.as_ref(), &new, caller, guard))
     }
 
     fn object_id(&self, kind: HolderKind) -> ObjectId {

@@ -181,7 +181,7 @@ impl<W: World> App<W> {
     }
 
     async fn validated<'a>(&self, review: &Review<'a>) -> Result<Judged<'a>, Unreadable> {
-        let Asked::Judge(mut request) = review.asked(review.caller(self.own.as_deref()))? else {
+        let Asked::Judge(mut request) = review.asked(review.caller(self.own.as_deref()), self.world.guard())? else {
             return Ok(Judged::default());
         };
         let mut decision = judge(&*self.world, &mut request, &review.requester()).await;
@@ -198,11 +198,11 @@ impl<W: World> App<W> {
     }
 
     fn mutated<'a>(&self, review: &Review<'a>) -> Result<Judged<'a>, Unreadable> {
-        let caller = review.caller(self.own.as_deref());
-        let Asked::Judge(Request::Catalog(change)) = review.asked(caller)? else {
+        let (caller, guard) = (review.caller(self.own.as_deref()), self.world.guard());
+        let Asked::Judge(Request::Catalog(change)) = review.asked(caller, guard)? else {
             return Err(review.stranger());
         };
-        let (epoch, guard) = (self.world.epoch(&change.sharing()), self.world.guard());
+        let epoch = self.world.epoch(&change.sharing());
         let terms = Terms { epoch, guard, now: jiff::Timestamp::now() };
         let mutation = policy::mutate(&change, &terms);
         let patch = answer::patch(&change, &mutation);

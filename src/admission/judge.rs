@@ -73,6 +73,7 @@ async fn gather<W: World>(world: &W, needs: &Needs, who: &Requester) -> Facts {
         terminating: terminating.into_iter().collect(),
         may_override,
         holders: needs.holders.as_ref().map(|of| world.holders(of)),
+        rollback_targets: needs.rollback_targets.as_ref().map(|of| world.rollback_targets(of)).unwrap_or_default(),
         prospect: needs.holders.as_ref().map(|of| world.prospect(of)),
     }
 }

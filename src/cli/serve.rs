@@ -4,7 +4,7 @@ use crate::admission::{self, Limits};
 use crate::cli::{Exit, block_on};
 use crate::clock::Clock;
 use crate::controller::{self, Election, Leadership, Progress};
-use crate::guard::{Guard, WhileInUse};
+use crate::guard::{Guard, RollbackTargets, WhileInUse};
 use crate::index::watch::Watches;
 use crate::index::{self, Index};
 use crate::metrics::{self, Metrics, Registry};
@@ -66,6 +66,10 @@ pub(super) struct Args {
     /// What becomes of a change that takes away an entry in use: deny, wait, defer, warn or audit
     #[arg(long, value_name = "MODE", env = "MODELGUARD_WHILE_IN_USE", default_value = "deny")]
     while_in_use: WhileInUse,
+    /// What becomes of a removal of what only a rollback to an old ReplicaSet would need: warn, hold (it is in use) or
+    /// ignore
+    #[arg(long, value_name = "MODE", env = "MODELGUARD_ROLLBACK_TARGETS", default_value = "warn")]
+    rollback_targets: RollbackTargets,
     /// How long to go on serving after SIGTERM, while others learn that this replica leaves
     #[arg(long, value_name = "DURATION", env = "MODELGUARD_SHUTDOWN_DELAY", default_value = "10s", value_parser = duration)]
     shutdown_delay: Duration,
@@ -89,7 +93,7 @@ const FILES: usize = 256;
 impl Args {
     /// The built-in guard.
     fn guard(&self) -> Guard {
-        Guard { while_in_use: self.while_in_use }
+        Guard { while_in_use: self.while_in_use, rollback_targets: self.rollback_targets }
     }
 }
 
@@ -158,12 +162,12 @@ fn spawn_cluster(
     shutdown: &Shutdown,
     tasks: &mut Tasks,
 ) -> Cluster {
-    let index = Arc::new(RwLock::new(Index::default()));
+    let index = Arc::new(RwLock::new(Index::new(args.rollback_targets)));
     let (armed, on_armed) = watch::channel(());
     let (told, leadership) = watch::channel(Leadership::default());
     let (refused, on_refused) = mpsc::channel(REFUSED);
     let (events, on_event) = mpsc::channel(EVENTS);
-    let progress = Progress::new(Clock::start(), args.settle, leadership);
+    let progress = Progress::new(Clock::start(), args.settle, args.rollback_targets, leadership);
     let cluster = Cluster {
         client: client.clone(),
         guard: args.guard(),

@@ -183,7 +183,7 @@ async fn round(cluster: &Cluster, leads: bool) -> Round {
     }
     let keys = due.iter().map(|due| due.key.clone()).collect();
     let started = Instant::now();
-    let live = index::live(&cluster.client, &keys).await;
+    let live = index::live(&cluster.client, &keys, cluster.guard.rollback_targets).await;
     cluster.metrics.proof(live.is_ok(), started.elapsed());
     let live = match live {
         Ok(live) => live,

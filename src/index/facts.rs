@@ -1,9 +1,10 @@
 //! Facts: what the index keeps of an object, and all that it ever sees of one.
 
 use crate::catalog::{Catalog, EntryName, Format};
+use crate::guard::RollbackTargets;
 use crate::holder::ObjectId;
 use crate::names;
-use crate::object::{ConfigMap, HolderKind, Owner, Workload};
+use crate::object::{ConfigMap, HolderKind, Owner, RollbackTarget, Workload};
 use crate::reference::{CatalogKey, References};
 use crate::retention::Retained;
 use crate::usage::Usage;
@@ -21,6 +22,8 @@ pub struct Facts {
     pub references: References,
     /// Of a StatefulSet: the ControllerRevision that missing pods may still be made from.
     pub pending_revision: Option<Box<str>>,
+    /// Of an old ReplicaSet at zero: whose rollback would need that, for nothing else does.
+    pub rollback_target: Option<RollbackTarget>,
 }
 
 /// What is kept of a model ConfigMap.
@@ -58,17 +61,37 @@ impl Facts {
     pub fn of(kind: HolderKind, workload: &Workload) -> Self {
         let metadata = &workload.metadata;
         let pending = workload.pending_revision().filter(|_| kind == HolderKind::StatefulSet);
+        let rollback_target = workload.rollback_target(kind);
+        let references = if rollback_target.is_some() { References::of_template } else { References::of };
         Self {
             id: ObjectId { kind, namespace: metadata.namespace.as_str().into(), name: metadata.name.as_str().into() },
             owner: workload.controller().cloned(),
-            references: References::of(kind, workload),
+            references: references(kind, workload),
             pending_revision: pending.map(Into::into),
+            rollback_target,
         }
     }
 
     /// An object of which no more than its name is known: it holds all of its namespace.
     pub fn unreadable(id: ObjectId, reason: &str) -> Self {
-        Self { id, owner: None, references: References::unreadable(reason), pending_revision: None }
+        Self {
+            id,
+            owner: None,
+            references: References::unreadable(reason),
+            pending_revision: None,
+            rollback_target: None,
+        }
+    }
+
+    /// What is to be kept of them where rollback targets are treated like this.
+    pub(super) fn under(self, rollback_targets: RollbackTargets) -> Self {
+        match self.rollback_target {
+            Some(_) if rollback_targets == RollbackTargets::Ignore => {
+                Self { references: References::default(), rollback_target: None, ..self }
+            }
+            Some(_) if self.references.is_empty() => Self { rollback_target: None, ..self },
+            _ => self,
+        }
     }
 
     /// As [`Facts::unreadable`], of an object in which some `modelguard.dev/uses` was found nevertheless.

@@ -2,6 +2,7 @@
 
 use super::resource::{Guarded, Listed, Nameless, Namespaces, Read, Seen};
 use super::{Index, Source};
+use crate::guard::RollbackTargets;
 use crate::object::{HolderKind, Workload};
 use crate::reference::CatalogKey;
 use kube::api::{Api, ListParams};
@@ -64,12 +65,17 @@ pub enum LiveError {
 /// Lists every kind of holder, and the guarded namespaces, as they are now.
 ///
 /// Each list is read with a quorum: no resourceVersion on the first page, and those that follow are of the same
-/// revision. The index that comes of it answers for `catalogs` only, and has no catalogs in it.
+/// revision. The index that comes of it answers for `catalogs` only, has no catalogs in it, and treats rollback targets
+/// as said.
 ///
 /// # Errors
 /// [`LiveError`] if any list is not read to its end; an object that cannot be decoded is none, it holds.
-pub async fn live(client: &Client, catalogs: &BTreeSet<CatalogKey>) -> Result<Index, LiveError> {
-    let mut index = Index::new();
+pub async fn live(
+    client: &Client,
+    catalogs: &BTreeSet<CatalogKey>,
+    rollback_targets: RollbackTargets,
+) -> Result<Index, LiveError> {
+    let mut index = Index::new(rollback_targets);
     for kind in TOP_DOWN {
         list::<Workload>(client, kind, &mut index, catalogs).await?;
     }

@@ -39,6 +39,10 @@ pub(super) struct Namespace {
     pods: BTreeMap<Group, Pods>,
     /// The objects of the other kinds, by set.
     templates: BTreeMap<SetId, BTreeSet<(HolderKind, Arc<str>)>>,
+    /// But for ReplicaSets that only a rollback would bring back: these, and their revisions.
+    targets: BTreeMap<SetId, BTreeMap<Arc<str>, Option<u64>>>,
+    /// Whether these hold what they need.
+    targets_hold: bool,
     /// StatefulSets that may still make pods from a ControllerRevision, and which.
     pending: BTreeMap<Arc<str>, Box<str>>,
 }
@@ -56,7 +60,7 @@ struct Object {
 // === impl Namespace ===
 
 impl Namespace {
-    pub(super) fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str, targets_hold: bool) -> Self {
         Self {
             name: name.into(),
             objects: BTreeMap::new(),
@@ -65,6 +69,8 @@ impl Namespace {
             unreadable: BTreeSet::new(),
             pods: BTreeMap::new(),
             templates: BTreeMap::new(),
+            targets: BTreeMap::new(),
+            targets_hold,
             pending: BTreeMap::new(),
         }
     }
@@ -85,7 +91,7 @@ impl Namespace {
         self.insert(facts, seen, needs) || had_needs
     }
 
-    /// Forgets an object; says whether it needed anything.
+    /// Forgets an object; says whether it held anything.
     pub(super) fn delete(&mut self, kind: HolderKind, name: &str, needs: &mut Needs) -> bool {
         let Some(objects) = self.objects.get_mut(&kind) else {
             return false;
@@ -102,7 +108,7 @@ impl Namespace {
     }
 
     /// Forgets the objects of `kind` that were not seen in the list of that number; says whether one of them
-    /// needed anything.
+    /// held anything.
     pub(super) fn sweep(&mut self, kind: HolderKind, seen: u32, needs: &mut Needs) -> bool {
         let unseen: Vec<_> = self
             .objects
@@ -133,7 +139,14 @@ impl Namespace {
 
     /// Whether an object that counts has the references of `set`.
     pub(super) fn is_held(&self, set: SetId) -> bool {
-        self.pod_groups(set).next().is_some() || self.templates_of(set).next().is_some()
+        self.pod_groups(set).next().is_some()
+            || self.templates_of(set).next().is_some()
+            || (self.targets_hold && self.targets.contains_key(&set))
+    }
+
+    /// Whether there is anything that only a rollback would need.
+    pub(super) fn has_targets(&self) -> bool {
+        !self.targets.is_empty()
     }
 
     /// The StatefulSets whose pods may be made from a ControllerRevision that is not known.
@@ -157,6 +170,20 @@ impl Namespace {
         }
         for (kind, name) in self.templates_of(set) {
             self.tally_template(kind, name, reason.map(Into::into), tally);
+        }
+        if self.targets_hold {
+            self.tally_targets(&BTreeSet::from([set]), tally);
+        }
+    }
+
+    /// Adds everybody who would have the references of one of `sets` after a rollback, and has not as it is.
+    pub(super) fn tally_targets<'a>(&'a self, sets: &BTreeSet<SetId>, tally: &mut Tally<'a>) {
+        for (name, revision) in sets.iter().filter_map(|set| self.targets.get(set)).flatten() {
+            let Some(deployment) = self.owner(HolderKind::ReplicaSet, name).map(Controller::name) else { continue };
+            let current = self.object(HolderKind::Deployment, deployment).and_then(|object| object.set);
+            if current.is_none_or(|set| !sets.contains(&set)) {
+                tally.rollback_target(&self.name, name, deployment, *revision);
+            }
         }
     }
 
@@ -208,7 +235,12 @@ impl Namespace {
             Some(set) => self.sets.get(set) == Some(&facts.references),
             None => facts.references.is_empty(),
         };
-        same_references && same_owner && self.pending_of(facts.id.kind, name) == facts.pending_revision.as_deref()
+        let target = object.set.filter(|_| facts.id.kind == HolderKind::ReplicaSet);
+        let target = target.and_then(|set| self.targets.get(&set)?.get(name).copied());
+        same_references
+            && same_owner
+            && target == facts.rollback_target.as_ref().map(|target| target.revision)
+            && self.pending_of(facts.id.kind, name) == facts.pending_revision.as_deref()
     }
 
     fn pending_of(&self, kind: HolderKind, name: &str) -> Option<&str> {
@@ -216,7 +248,7 @@ impl Namespace {
         (kind == HolderKind::StatefulSet).then_some(revision)
     }
 
-    /// Enters an object that is not there; says whether it needs anything.
+    /// Enters an object that is not there; says whether it holds anything.
     fn insert(&mut self, facts: Facts, seen: u32, needs: &mut Needs) -> bool {
         let kind = facts.id.kind;
         let name: Arc<str> = facts.id.name.into();
@@ -226,25 +258,31 @@ impl Namespace {
             let name = Arc::clone(&name);
             if kind == HolderKind::Pod {
                 self.insert_pod((set, owner), name);
+            } else if let Some(target) = &facts.rollback_target {
+                self.targets.entry(set).or_default().insert(name, target.revision);
             } else {
                 self.templates.entry(set).or_default().insert((kind, name));
             }
         }
         let pending = facts.pending_revision;
-        let needs_anything = set.is_some() || pending.is_some();
+        let counts = facts.rollback_target.is_none() || self.targets_hold;
+        let holds_anything = (set.is_some() && counts) || pending.is_some();
         if let Some(revision) = pending.filter(|_| kind == HolderKind::StatefulSet) {
             self.pending.insert(Arc::clone(&name), revision);
         }
         let object = Object { owner, set, seen };
         self.objects.entry(kind).or_default().insert(name, object);
-        needs_anything || kind == HolderKind::ControllerRevision
+        holds_anything || kind == HolderKind::ControllerRevision
     }
 
-    /// Takes a removed row out of all tables; says whether it needed anything.
+    /// Takes a removed row out of all tables; says whether it held anything.
     fn unlink(&mut self, kind: HolderKind, name: &Arc<str>, object: Object, needs: &mut Needs) -> bool {
+        let mut held = object.set.is_some();
         if let Some(set) = object.set {
             if kind == HolderKind::Pod {
                 self.remove_pod((set, object.owner), name);
+            } else if kind == HolderKind::ReplicaSet && self.remove_target(set, name) {
+                held = self.targets_hold;
             } else {
                 remove_from(&mut self.templates, set, &(kind, Arc::clone(name)));
             }
@@ -254,7 +292,7 @@ impl Namespace {
             self.owners.release(owner);
         }
         let was_pending = kind == HolderKind::StatefulSet && self.pending.remove(&**name).is_some();
-        object.set.is_some() || was_pending || kind == HolderKind::ControllerRevision
+        held || was_pending || kind == HolderKind::ControllerRevision
     }
 
     fn insert_pod(&mut self, group: Group, name: Arc<str>) {
@@ -268,6 +306,16 @@ impl Namespace {
         if self.pods.get_mut(&group).is_some_and(|pods| pods.remove(name)) {
             self.pods.remove(&group);
         }
+    }
+
+    /// Says whether it was one.
+    fn remove_target(&mut self, set: SetId, name: &str) -> bool {
+        let Some(targets) = self.targets.get_mut(&set) else { return false };
+        let was_target = targets.remove(name).is_some();
+        if targets.is_empty() {
+            self.targets.remove(&set);
+        }
+        was_target
     }
 
     fn acquire(&mut self, references: References, needs: &mut Needs) -> SetId {
@@ -294,6 +342,7 @@ impl Namespace {
             && self.unreadable.is_empty()
             && self.pods.is_empty()
             && self.templates.is_empty()
+            && self.targets.is_empty()
             && self.pending.is_empty()
     }
 

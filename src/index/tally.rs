@@ -2,6 +2,7 @@
 
 use super::pods::Pods;
 use crate::holder::{Holders, Workload};
+use crate::object::{HolderKind, RollbackTarget};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -23,6 +24,8 @@ struct Count<'a> {
     pods: usize,
     /// The first few, sorted.
     names: Vec<&'a str>,
+    /// The Deployment that may roll back to it, and to which revision.
+    rollback_target: Option<(&'a str, Option<u64>)>,
     unreadable: Option<Cow<'a, str>>,
 }
 
@@ -51,6 +54,18 @@ impl<'a> Tally<'a> {
         let count = self.count(namespace, kind, name);
         count.template = true;
         count.explain(unreadable);
+    }
+
+    /// Counts a ReplicaSet that only a rollback would bring back, for itself: its Deployment may need something else.
+    pub(super) fn rollback_target(
+        &mut self,
+        namespace: &'a str,
+        name: &'a str,
+        deployment: &'a str,
+        revision: Option<u64>,
+    ) {
+        let count = self.count(namespace, HolderKind::ReplicaSet.kind(), name);
+        count.rollback_target = Some((deployment, revision));
     }
 
     /// Counts pods of one owner.
@@ -113,6 +128,7 @@ impl<'a> Count<'a> {
     }
 
     fn named(self, namespace: &str, kind: &str, name: &str) -> Workload {
+        let target = |(deployment, revision): (&str, _)| RollbackTarget { deployment: deployment.into(), revision };
         Workload {
             kind: kind.into(),
             namespace: namespace.into(),
@@ -120,6 +136,7 @@ impl<'a> Count<'a> {
             template: self.template,
             pods: self.pods,
             pod_names: self.names.into_iter().map(Into::into).collect(),
+            rollback_target: self.rollback_target.map(target),
             unreadable: self.unreadable.map(Into::into),
         }
     }

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 pub(super) mod fake;
 mod model;
+mod targets;
 
 // === builders ===
 
@@ -19,6 +20,7 @@ fn object(kind: HolderKind, name: &str) -> Facts {
         owner: None,
         references: References::default(),
         pending_revision: None,
+        rollback_target: None,
     }
 }
 
@@ -94,7 +96,7 @@ impl Index {
 
 /// An index in which the namespace `prod` is guarded.
 fn guarded() -> Index {
-    let mut index = Index::new();
+    let mut index = Index::default();
     index.guard("prod", "uid-1");
     index
 }
@@ -131,6 +133,7 @@ fn a_bare_pod_is_its_own_workload() {
         template: false,
         pods: 1,
         pod_names: vec!["a".into()],
+        rollback_target: None,
         unreadable: None,
     };
     assert_eq!(index.of("v1").workloads, [expected]);
@@ -253,7 +256,7 @@ fn holders_are_as_few_as_the_message_has_room_for() {
 
 #[test]
 fn references_of_a_namespace_count_while_it_is_guarded() {
-    let mut index = Index::new();
+    let mut index = Index::default();
     assert!(!index.apply(pod("a").uses("models", "v1")), "not yet");
     assert!(!index.holds("v1"));
     assert!(index.guard("prod", "uid-1"));
@@ -441,7 +444,7 @@ fn a_namespace_that_a_list_does_not_show_is_no_longer_guarded() {
 
 #[test]
 fn the_index_is_synced_when_every_kind_has_been_listed() {
-    let mut index = Index::new();
+    let mut index = Index::default();
     for source in Source::all() {
         assert_eq!(index.synced(), source == Source::all().last().unwrap() && index.synced());
         assert!(index.missing().any(|it| it == source));
@@ -457,7 +460,7 @@ fn the_index_is_synced_when_every_kind_has_been_listed() {
 
 #[test]
 fn holders_do_not_wait_for_the_list_of_catalogs() {
-    let mut index = Index::new();
+    let mut index = Index::default();
     let others = Source::all().filter(|source| *source != Source::Catalogs);
     others.for_each(|source| assert!(index.complete(source)));
     assert!(index.synced());
@@ -466,7 +469,7 @@ fn holders_do_not_wait_for_the_list_of_catalogs() {
 
 #[test]
 fn a_watch_that_fails_is_named_until_it_gets_on() {
-    let mut index = Index::new();
+    let mut index = Index::default();
     assert!(index.fail(HolderKind::Job, "forbidden"));
     assert!(!index.fail(HolderKind::Job, "forbidden"), "no news");
     assert!(index.fail(HolderKind::Job, "timeout"));
@@ -495,7 +498,7 @@ fn catalog(resource_version: &str) -> CatalogFacts {
 
 #[test]
 fn a_catalog_is_as_it_was_last_seen() {
-    let mut index = Index::new();
+    let mut index = Index::default();
     assert!(index.apply_catalog(key("models"), catalog("1")));
     assert!(!index.apply_catalog(key("models"), catalog("1")));
     assert!(index.apply_catalog(key("models"), catalog("2")));
@@ -507,7 +510,7 @@ fn a_catalog_is_as_it_was_last_seen() {
 
 #[test]
 fn a_catalog_that_a_list_does_not_show_is_gone() {
-    let mut index = Index::new();
+    let mut index = Index::default();
     index.apply_catalog(key("models"), catalog("1"));
     index.apply_catalog(key("others"), catalog("1"));
     index.complete(Source::Catalogs);

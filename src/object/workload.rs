@@ -10,6 +10,9 @@ use super::{HolderKind, Object, Spec, StringMap, Template, nullable, object, obj
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
+/// The annotation by which a Deployment numbers its ReplicaSets.
+const DEPLOYMENT_REVISION: &str = "deployment.kubernetes.io/revision";
+
 /// An object of any [`HolderKind`]: the fields that references and holding rest on.
 #[derive(Clone, Debug, Default)]
 pub struct Workload {
@@ -101,6 +104,15 @@ pub struct Owner {
     pub name: Box<str>,
 }
 
+/// An old ReplicaSet at zero, which its Deployment keeps to roll back to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RollbackTarget {
+    /// The name of the Deployment, in the same namespace.
+    pub deployment: Box<str>,
+    /// The number that `kubectl rollout undo --to-revision` takes.
+    pub revision: Option<u64>,
+}
+
 /// What a pod is, or is to be made from.
 #[derive(Clone, Copy, Debug)]
 pub struct PodTemplate<'a> {
@@ -181,6 +193,16 @@ impl Workload {
             | HolderKind::ReplicationController
             | HolderKind::StatefulSet => true,
         }
+    }
+
+    /// Whose rollback would bring it back to life: that of a Deployment which keeps it at zero. A Deployment deletes what
+    /// is older than its `revisionHistoryLimit`, so all that is there is within the history.
+    pub fn rollback_target(&self, kind: HolderKind) -> Option<RollbackTarget> {
+        let owner = self.controller().filter(|owner| *owner.kind == *HolderKind::Deployment.kind())?;
+        let is_target = kind == HolderKind::ReplicaSet && !self.is_live(kind);
+        let revision = self.metadata.annotations.get(DEPLOYMENT_REVISION);
+        let revision = revision.and_then(|number| number.parse().ok());
+        is_target.then(|| RollbackTarget { deployment: owner.name.clone(), revision })
     }
 
     /// How many pods it wants.

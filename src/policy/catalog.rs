@@ -8,13 +8,13 @@ use super::break_glass;
 use super::message::{self, Patience};
 use super::{
     CatalogChange, Code, CurrentEpoch, Decision, Declared, Denial, Facts, HoldersOf, Needs, Proof, Prospect, Record,
-    Step, Terms, Unread,
+    Step, TargetsOf, Terms, Unread,
 };
 use crate::catalog::{Catalog, EntryName, Format, edit};
-use crate::guard::{Guard, WhileInUse};
+use crate::guard::{Guard, RollbackTargets, WhileInUse};
 use crate::holder::{Hold, Holders};
 use crate::names;
-use crate::retention::{self, Retention};
+use crate::retention::{self, Retained, Retention};
 use crate::revision;
 use crate::usage::{State, Usage};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,16 +33,15 @@ pub(super) fn needs(change: &CatalogChange<'_>, terms: &Terms) -> Needs {
     // Our own writes keep the annotation as it is, and are denied nothing that it would grant.
     let asks = !change.caller.own && change.break_glass().asks(terms.now);
     let may_override = asks.then(|| change.key.namespace.clone());
+    let rollback_targets = rollback_targets(change, terms.guard);
     let namespaces = [change.key.namespace.clone()].into();
     let Some(loss) = loss(change, &terms.epoch) else {
-        let holders = unshared(change);
-        return match holders.is_some() {
-            true => Needs { may_override, namespaces, holders, ..Needs::default() },
-            false => Needs { may_override, ..Needs::default() },
-        };
+        let needs = Needs { may_override, rollback_targets, holders: unshared(change), ..Needs::default() };
+        return if needs.holders.is_some() { Needs { namespaces, ..needs } } else { needs };
     };
     Needs {
         may_override,
+        rollback_targets,
         namespaces,
         holders: Some(HoldersOf {
             catalog: change.key.clone(),
@@ -74,6 +73,9 @@ pub(super) fn decide(change: &CatalogChange<'_>, facts: &Facts, terms: &Terms) -
     }
     if decision.allowed() {
         decision = judge_annotations(change, decision);
+    }
+    if decision.allowed() {
+        decision.warnings.extend(message::needed_by_rollbacks(&facts.rollback_targets));
     }
     decision.facts = record;
     decision
@@ -129,6 +131,28 @@ fn loss(change: &CatalogChange<'_>, epoch: &CurrentEpoch) -> Option<Loss> {
     let idle = |entry: &EntryName| proven(entry) && !hold.keeps(entry);
     let entries: BTreeSet<_> = candidates.into_iter().filter(|entry| !idle(entry)).collect();
     (!entries.is_empty()).then_some(Loss { code, format: *format, entries, usage })
+}
+
+/// The entries that nobody will find any more, be it after `change` or once what it leaves for a while is gone, where the
+/// user is to be told whose rollback would need them.
+fn rollback_targets(change: &CatalogChange<'_>, guard: Guard) -> Option<TargetsOf> {
+    if guard.rollback_targets != RollbackTargets::Warn || change.caller.own {
+        return None;
+    }
+    let old = change.old.as_ref()?;
+    let format = old.declared.format()?;
+    let entries: BTreeSet<_> = match (&old.declared, change.new.as_ref()) {
+        (Declared::Catalog(_, catalog), None) => catalog.names().cloned().collect(),
+        (Declared::Catalog(_, catalog), Some(new)) if new.declared.format() != Some(format) => {
+            catalog.names().cloned().collect()
+        }
+        (_, new) => {
+            let [was, is] = [Some(old), new].map(|it| it.map(|it| Retained::of(&it.object)).unwrap_or_default());
+            let deferred = is.entries().difference(was.entries()).cloned();
+            deferred.chain(change.diff.removed.iter().cloned()).collect()
+        }
+    };
+    (!entries.is_empty()).then(|| TargetsOf { catalog: change.key.clone(), sharing: change.sharing(), format, entries })
 }
 
 /// The entries that a change within one format removes or replaces; a removal is the graver one.

@@ -135,6 +135,8 @@ pub struct Needs {
     pub may_override: Option<Box<str>>,
     /// Entries whose holders to name.
     pub holders: Option<HoldersOf>,
+    /// Entries of which the user is to be told whose rollback would need them.
+    pub rollback_targets: Option<TargetsOf>,
 }
 
 /// Entries of one catalog whose holders are asked for.
@@ -154,6 +156,19 @@ pub struct HoldersOf {
     pub usage: Usage,
 }
 
+/// Entries of one catalog whose rollback targets are asked for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TargetsOf {
+    /// The ConfigMap.
+    pub catalog: CatalogKey,
+    /// Whose workloads may reference it.
+    pub sharing: Sharing,
+    /// Its format.
+    pub format: Format,
+    /// The entries.
+    pub entries: BTreeSet<EntryName>,
+}
+
 /// What is known: the answers to [`Needs`]. A read that failed is there as its error.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
@@ -165,6 +180,8 @@ pub struct Facts {
     pub may_override: Option<Result<bool, Unread>>,
     /// Who holds each entry that was asked for (those without holders included).
     pub holders: Option<Result<BTreeMap<EntryName, Holders>, Unread>>,
+    /// Whose rollback would need which entry, as far as that is known: it denies nothing.
+    pub rollback_targets: BTreeMap<EntryName, Holders>,
     /// Whether waiting would help.
     pub prospect: Option<Prospect>,
 }

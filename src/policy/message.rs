@@ -30,6 +30,10 @@ const CAUSES: usize = 20;
 /// The longest message of a cause, in characters: the longest reason of a reference that cannot be read.
 const LONGEST_CAUSE: usize = 400;
 
+/// The longest warning about rollbacks, in characters: the API server cuts what is longer than 256 off where there is
+/// much to say.
+const LONGEST_WARNING: usize = 255;
+
 /// What a proof takes beside Δ: the LIST of every holder, and being noticed.
 const PROOF: Duration = Duration::from_secs(4);
 
@@ -90,6 +94,10 @@ pub(super) fn in_use(
             "Replacing a version in place takes it from running pods. List the new content under a new version \
              (step 1), roll out the app (step 2), then remove the old one (step 3)."
         }
+        _ if held.values().all(|holders| holders.workloads.iter().all(|w| w.rollback_target.is_some())) => {
+            "This is step 3 (remove) of a release. Only a rollback would need it: lower the Deployment's \
+             revisionHistoryLimit, or delete the old ReplicaSet, if nobody is to roll back to it."
+        }
         _ if held.values().any(|holders| holders.workloads.iter().any(|w| w.unreadable.is_some())) => {
             "What cannot be read counts as using everything in its namespace: correct it first."
         }
@@ -121,6 +129,30 @@ pub(super) fn still_shared(change: &CatalogChange<'_>, held: &BTreeMap<&EntryNam
 pub(super) fn kept_for_now(kept: &BTreeSet<EntryName>) -> String {
     let (noun, they, go) = if kept.len() == 1 { ("entry", "it", "goes") } else { ("entries", "they", "go") };
     format!("{noun} {} still may be needed: {they} {go} by modelguard's hand once nobody does", list(kept, NAMES))
+}
+
+/// What a user is told of entries that go although a rollback would need them; nothing where none would.
+pub(super) fn needed_by_rollbacks(targets: &BTreeMap<EntryName, Holders>) -> Option<String> {
+    let mut deployments: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for workload in targets.values().flat_map(|targets| &targets.workloads) {
+        if let Some(target) = &workload.rollback_target {
+            deployments.entry((&workload.namespace, &target.deployment)).or_default().extend(target.revision);
+        }
+    }
+    if deployments.is_empty() {
+        return None;
+    }
+    let described = deployments.into_iter().map(|((namespace, name), revisions)| match revisions.len() {
+        0 => format!("Deployment {namespace}/{name}"),
+        1 => format!("Deployment {namespace}/{name} (revision {})", list(revisions, NAMES)),
+        _ => format!("Deployment {namespace}/{name} (revisions {})", list(revisions, NAMES)),
+    });
+    let (noun, are, them) = if targets.len() == 1 { ("entry", "is", "it") } else { ("entries", "are", "them") };
+    let (entries, described) = (list(targets.keys(), NAMES), list(described, NAMES));
+    let text = format!(
+        "modelguard: {noun} {entries} {are} what a rollback of {described} would need; add {them} again before you roll back"
+    );
+    Some(clip(text, LONGEST_WARNING))
 }
 
 /// What a user is told of a denial that the guard only warns of.
@@ -370,6 +402,10 @@ fn describe(workload: &Workload) -> String {
     let object = format!("{} {}/{}", workload.kind, workload.namespace, workload.name);
     if let Some(problem) = &workload.unreadable {
         return format!("{object} (which cannot be read: {problem})");
+    }
+    if let Some(target) = &workload.rollback_target {
+        let revision = target.revision.map(|number| format!(" (revision {number})")).unwrap_or_default();
+        return format!("rollback target {object} of Deployment {}{revision}", target.deployment);
     }
     match workload.pods {
         0 => format!("the pod template of {object}"),

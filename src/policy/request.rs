@@ -2,6 +2,7 @@
 
 use crate::catalog::edit::{self, Edit};
 use crate::catalog::{Catalog, CatalogError, Diff, Digest, EntryName, Format, UnknownFormat};
+use crate::guard::Guard;
 use crate::holder::ObjectId;
 use crate::names;
 use crate::object::{ConfigMap, Content, Workload};
@@ -237,9 +238,17 @@ fn format_label<'o>(object: &'o ConfigMap<'_>) -> Option<&'o str> {
 
 impl WorkloadChange {
     /// Extracts the references of both versions; `old` is `None` on CREATE.
-    pub fn new(id: ObjectId, old: Option<&Workload>, new: &Workload, caller: Caller) -> Self {
+    ///
+    /// Where rollback targets hold, one that comes to be there adds what it needs. One that is scaled up adds it as well,
+    /// though it held it before: another replica, whose guard is not yet this one, may have counted it for nothing.
+    pub fn new(id: ObjectId, old: Option<&Workload>, new: &Workload, caller: Caller, guard: Guard) -> Self {
         let kind = id.kind;
-        let references = |object: &Workload| References::of(kind, object);
+        let is_target = |object: &Workload| object.rollback_target(kind).is_some();
+        let targets_hold = guard.rollback_targets.hold() && is_target(new);
+        let references = |object: &Workload| {
+            let of = if targets_hold && is_target(object) { References::of_template } else { References::of };
+            of(kind, object)
+        };
         let stored = old.and_then(break_glass);
         Self {
             id,

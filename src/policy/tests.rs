@@ -13,6 +13,8 @@ use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+mod targets;
+
 const EPOCH: &str = "e1";
 
 fn epoch() -> CurrentEpoch {
@@ -57,6 +59,8 @@ struct Case {
     template: bool,
     prospect: Prospect,
     terminating: bool,
+    /// Entries that a rollback of Deployment `api` to this revision would need.
+    targets: &'static [(&'static str, u64)],
 }
 
 impl Case {
@@ -72,6 +76,7 @@ impl Case {
             template: true,
             prospect: Prospect::Moving(Duration::from_secs(60)),
             terminating: false,
+            targets: &[],
         }
     }
 
@@ -107,9 +112,11 @@ impl Case {
         facts.terminating = needs.namespaces.iter().map(|name| (name.clone(), Ok(self.terminating))).collect();
         facts.holders = needs.holders.map(|of| {
             self.holders.clone().map(|held| {
-                of.entries.iter().map(|entry| (entry.clone(), holders(entry, &held, self.template))).collect()
+                let known = |entry| self.held_target(entry).unwrap_or_else(|| holders(entry, &held, self.template));
+                of.entries.iter().map(|entry| (entry.clone(), known(entry))).collect()
             })
         });
+        facts.rollback_targets = needs.rollback_targets.map(|of| self.targets_among(&of)).unwrap_or_default();
         decide(&request, &facts, &terms)
     }
 }
@@ -123,6 +130,7 @@ fn holders(entry: &EntryName, held: &[(&str, usize)], template: bool) -> Holders
         template,
         pods: *pods,
         pod_names: ["extraction-api-7c9f-x2x4z".into()].into_iter().take(*pods).collect(),
+        rollback_target: None,
         unreadable: None,
     };
     Holders { workloads: vec![workload], workloads_total: 1, pods_total: *pods }
@@ -246,7 +254,7 @@ fn a_lenient_guard_lets_pass_what_only_use_forbids() {
         (without_v1(), Err(Unread::new("the holders", "not listed yet")), "MG501"),
     ] {
         for (while_in_use, warnings) in [(WhileInUse::Warn, 1), (WhileInUse::Audit, 0)] {
-            let guard = Guard { while_in_use };
+            let guard = Guard { while_in_use, ..Guard::default() };
             let decision = Case { guard, holders: held.clone(), ..Case::new(two(), new.clone()) }.decide();
             assert!(decision.allowed(), "{overlooked}: {decision:?}");
             assert_eq!(decision.overlooked.map(|denial| denial.code.id()), Some(overlooked));
@@ -299,7 +307,10 @@ fn no_guard_is_lenient_with_what_cannot_be_read() {
     let [old, new] = ["- {name: v1}", "a: b"]
         .map(|text| json(Some("yaml"), NONE, &serde_json::json!({"models.yaml": text}).to_string()));
     for while_in_use in WhileInUse::ALL {
-        let case = Case { guard: Guard { while_in_use }, ..Case::new(Some(old.clone()), Some(new.clone())) };
+        let case = Case {
+            guard: Guard { while_in_use, ..Guard::default() },
+            ..Case::new(Some(old.clone()), Some(new.clone()))
+        };
         assert_eq!(code(&case.held(&[("v1", 3)]).decide()), Some(("MG104", 422)), "{while_in_use}");
     }
 }
@@ -323,7 +334,8 @@ fn in_a_folder_of_manifests_only_what_is_said_to_be_idle_may_go() {
         let [old, new] = [&old, &new].map(|json| Some(ConfigMap::parse(json).unwrap()));
         let mut change = CatalogChange::new(key(), old, new, Caller::default());
         change.proof = Proof::Standalone([entry(idle)].into());
-        assert_eq!(needs(&Request::Catalog(change.into()), &terms()) == Needs::default(), allowed, "{gone} {idle}");
+        let needs = needs(&Request::Catalog(change.into()), &terms());
+        assert_eq!(needs.holders.is_none(), allowed, "{gone} {idle}");
     }
 }
 
@@ -484,7 +496,7 @@ fn what_break_glass_lets_pass_beside_it_still_counts() {
     let said = "1970-01-01T00:30:00Z on fire";
     object.metadata.annotations = [(names::BREAK_GLASS, said)].into_iter().collect();
     let id = crate::holder::ObjectId { kind: HolderKind::Deployment, namespace: "prod".into(), name: "api".into() };
-    let change = WorkloadChange::new(id, None, &object, Caller::default());
+    let change = WorkloadChange::new(id, None, &object, Caller::default(), Guard::default());
     assert_eq!(needs(&Request::Workload(change.clone()), &terms()).may_override.as_deref(), Some("prod"));
     let facts = known(key(), Some(stored(&idle(r#""v1""#), r#"{"v1":"a"}"#)));
     let facts = Facts { may_override: Some(Ok(true)), ..facts };
@@ -551,7 +563,7 @@ fn stored_in(namespace: &str, annotations: &str, data: &str) -> Stored {
 fn reference(old: Option<&str>, new: &str, caller: Caller, facts: &Facts) -> Decision {
     let id = crate::holder::ObjectId { kind: HolderKind::Deployment, namespace: "prod".into(), name: "api".into() };
     let old = old.map(deployment);
-    let change = WorkloadChange::new(id, old.as_ref(), &deployment(new), caller);
+    let change = WorkloadChange::new(id, old.as_ref(), &deployment(new), caller, Guard::default());
     decide(&Request::Workload(change), facts, &terms())
 }
 

@@ -20,7 +20,7 @@ pub(super) fn needs(change: &WorkloadChange, terms: &Terms) -> Needs {
     let namespaces = catalogs.iter().filter(foreign).map(|key| key.namespace.clone()).collect();
     let asks = change.break_glass.asks(terms.now);
     let may_override = asks.then(|| change.id.namespace.clone());
-    Needs { catalogs, namespaces, may_override, holders: None }
+    Needs { catalogs, namespaces, may_override, ..Needs::default() }
 }
 
 pub(super) fn decide(change: &WorkloadChange, facts: &Facts, terms: &Terms) -> Decision {

@@ -27,7 +27,10 @@ impl Stored {
             "name": "models", "namespace": "prod", "labels": {"modelguard.dev/catalog": format},
             "annotations": {"modelguard.dev/revision": "1"},
         });
-        Self { object: json!({"metadata": metadata, "data": data}), guard: Guard { while_in_use: WhileInUse::Defer } }
+        Self {
+            object: json!({"metadata": metadata, "data": data}),
+            guard: Guard { while_in_use: WhileInUse::Defer, ..Guard::default() },
+        }
     }
 
     fn keys<const N: usize>(entries: [(&str, &str); N]) -> Self {
@@ -120,6 +123,7 @@ fn held() -> Holders {
         template: true,
         pods: 0,
         pod_names: Vec::new(),
+        rollback_target: None,
         unreadable: None,
     };
     Holders { workloads: vec![workload], workloads_total: 1, pods_total: 0 }

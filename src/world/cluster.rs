@@ -16,7 +16,7 @@ use crate::index::Index;
 use crate::metrics::{EventLoss, Metrics};
 use crate::names;
 use crate::object::{Content, StringMap, Workload};
-use crate::policy::{CurrentEpoch, Declared, HoldersOf, Lift, Prospect, Requester, Stored, Unread};
+use crate::policy::{CurrentEpoch, Declared, HoldersOf, Lift, Prospect, Requester, Stored, TargetsOf, Unread};
 use crate::reference::CatalogKey;
 use crate::sharing::Sharing;
 use crate::usage::Usage;
@@ -132,6 +132,12 @@ impl World for Cluster {
         }
         let holders = |entry: &EntryName| (entry.clone(), index.holders(&of.catalog, &of.sharing, of.format, entry));
         Ok(of.entries.iter().map(holders).collect())
+    }
+
+    fn rollback_targets(&self, of: &TargetsOf) -> BTreeMap<EntryName, Holders> {
+        let index = self.index.read();
+        let known = index.synced().then(|| index.rollback_targets(&of.catalog, &of.sharing, of.format, &of.entries));
+        known.unwrap_or_default()
     }
 
     fn prospect(&self, of: &HoldersOf) -> Prospect {

@@ -24,12 +24,12 @@ pub use snapshot::ManifestsError;
 
 use crate::catalog::EntryName;
 use crate::event::Event;
-use crate::guard::Guard;
+use crate::guard::{Guard, RollbackTargets};
 use crate::holder::{Holders, ObjectId};
 use crate::names;
 use crate::object::Workload;
 use crate::policy::{
-    CatalogChange, CurrentEpoch, Declared, HoldersOf, Lift, Proof, Prospect, Requester, Stored, Unread,
+    CatalogChange, CurrentEpoch, Declared, HoldersOf, Lift, Proof, Prospect, Requester, Stored, TargetsOf, Unread,
 };
 use crate::reference::CatalogKey;
 use crate::sharing::Sharing;
@@ -70,7 +70,7 @@ impl Standalone {
     /// # Errors
     /// [`ManifestsError`] names the file that cannot be read, and the place in it.
     pub async fn open(dir: &Path, guard: Guard, usage: CarriedUsage) -> Result<Self, ManifestsError> {
-        let (files, snapshot) = read(dir.to_owned(), None).await;
+        let (files, snapshot) = read(dir.to_owned(), None, guard.rollback_targets).await;
         let snapshot = snapshot.unwrap_or_else(|| Ok(Snapshot::default()))?;
         tracing::info!(dir = %dir.display(), %snapshot, "standing alone");
         Ok(Self {
@@ -93,7 +93,7 @@ impl Standalone {
     /// The manifests as they are now.
     async fn fresh(&self) -> Result<Arc<Snapshot>, Unread> {
         let mut last = self.files.lock().await;
-        let (files, snapshot) = read(self.dir.clone(), last.take()).await;
+        let (files, snapshot) = read(self.dir.clone(), last.take(), self.guard.rollback_targets).await;
         *last = files;
         if let Some(snapshot) = snapshot {
             match &snapshot {
@@ -170,6 +170,11 @@ impl World for Standalone {
         Ok(of.entries.iter().map(holders).collect())
     }
 
+    fn rollback_targets(&self, of: &TargetsOf) -> BTreeMap<EntryName, Holders> {
+        let targets = |it: Arc<Snapshot>| it.index.rollback_targets(&of.catalog, &of.sharing, of.format, &of.entries);
+        self.last().map(targets).unwrap_or_default()
+    }
+
     fn prospect(&self, _: &HoldersOf) -> Prospect {
         Prospect::Stuck("no controller works on a folder of manifests".to_owned())
     }
@@ -180,11 +185,15 @@ impl World for Standalone {
 }
 
 /// Reads the folder, and what it means unless that is what `last` was.
-async fn read(dir: PathBuf, last: Option<Files>) -> (Option<Files>, Option<Result<Snapshot, ManifestsError>>) {
+async fn read(
+    dir: PathBuf,
+    last: Option<Files>,
+    rollback_targets: RollbackTargets,
+) -> (Option<Files>, Option<Result<Snapshot, ManifestsError>>) {
     let reading = tokio::task::spawn_blocking(move || match folder::read(&dir) {
         Ok(files) if last.as_ref() == Some(&files) => (last, None),
         Ok(files) => {
-            let snapshot = Snapshot::of(&files);
+            let snapshot = Snapshot::of(&files, rollback_targets);
             (Some(files), Some(snapshot))
         }
         // Nothing is remembered, so that the next attempt counts as news.

@@ -24,6 +24,7 @@ mod stage;
 mod strictness;
 #[path = "../support/mod.rs"]
 mod support;
+mod targets;
 mod transport;
 mod unsound;
 
@@ -82,6 +83,7 @@ fn all() -> Vec<Test> {
         replicas::tests,
         revision::tests,
         strictness::tests,
+        targets::tests,
         transport::tests,
         audit::tests,
         break_glass::tests,

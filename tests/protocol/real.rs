@@ -133,7 +133,13 @@ impl Real {
             let caller = Caller::default();
             let id = ObjectId { kind: HolderKind::Deployment, namespace: "prod".into(), name: "app".into() };
             let old = asked.old.map(workload);
-            let request = Request::Workload(WorkloadChange::new(id, old.as_ref(), &workload(asked.new), caller));
+            let request = Request::Workload(WorkloadChange::new(
+                id,
+                old.as_ref(),
+                &workload(asked.new),
+                caller,
+                Guard::default(),
+            ));
             let needs = policy::needs(&request, &terms(1, false));
             let stored = |key| (key, Ok(asked.stored.map(|stored| self.read(&stored))));
             let catalogs = needs.catalogs.into_iter().map(stored).collect();
@@ -358,7 +364,7 @@ fn epoch(epoch: u8) -> CurrentEpoch {
 
 fn terms(of: u8, defers: bool) -> Terms {
     let while_in_use = if defers { WhileInUse::Defer } else { WhileInUse::Deny };
-    Terms { epoch: epoch(of), guard: Guard { while_in_use }, now: Timestamp::UNIX_EPOCH }
+    Terms { epoch: epoch(of), guard: Guard { while_in_use, ..Guard::default() }, now: Timestamp::UNIX_EPOCH }
 }
 
 fn settling_id(id: u8) -> SettlingId {
@@ -457,6 +463,7 @@ fn holders(held: bool) -> Holders {
         template: true,
         pods: 0,
         pod_names: Vec::new(),
+        rollback_target: None,
         unreadable: None,
     };
     let workloads: Vec<_> = held.then_some(app).into_iter().collect();

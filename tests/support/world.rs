@@ -5,7 +5,7 @@ use modelguard::event::Event;
 use modelguard::guard::Guard;
 use modelguard::holder::{self, Hold, Holders, ObjectId};
 use modelguard::object::{Content, Workload};
-use modelguard::policy::{CurrentEpoch, Declared, HoldersOf, Lift, Prospect, Requester, Stored, Unread};
+use modelguard::policy::{CurrentEpoch, Declared, HoldersOf, Lift, Prospect, Requester, Stored, TargetsOf, Unread};
 use modelguard::reference::CatalogKey;
 use modelguard::sharing::Sharing;
 use modelguard::usage::{Epoch, Usage};
@@ -150,6 +150,10 @@ impl World for Fake {
         Ok(of.entries.iter().map(|entry| (entry.clone(), holders(entry))).collect())
     }
 
+    fn rollback_targets(&self, _: &TargetsOf) -> BTreeMap<EntryName, Holders> {
+        BTreeMap::new()
+    }
+
     fn prospect(&self, _: &HoldersOf) -> Prospect {
         Prospect::Stuck("nothing settles here".to_owned())
     }
@@ -182,6 +186,7 @@ pub(crate) fn deployment_holds() -> Holders {
         template: false,
         pods: 3,
         pod_names: vec!["extraction-api-7c9f-x2x4z".into()],
+        rollback_target: None,
         unreadable: None,
     };
     Holders { workloads: vec![workload], workloads_total: 1, pods_total: 3 }

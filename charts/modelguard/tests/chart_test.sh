@@ -205,6 +205,7 @@ cat >"$work/all.yaml" <<'YAML'
 imagePullSecrets: [{name: pull}]
 settle: 1m30s
 whileInUse: Audit
+rollbackTargets: Hold
 logFormat: text
 shutdownDelay: 30s
 logLevel: info,modelguard=debug
@@ -224,7 +225,7 @@ extraArgs: ["--listen=0.0.0.0:10250"]
 extraEnv: [{name: MORE, value: "1"}, {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]
 YAML
 render 'everything else' --values "$work/all.yaml"
-has Deployment '- name: pull' '- --settle=1m30s' '- --while-in-use=audit' '- --log-format=text' '- --shutdown-delay=30s' 'value: "info,modelguard=debug"' 'cpu: 1' 'disk: ssd' \
+has Deployment '- name: pull' '- --settle=1m30s' '- --while-in-use=audit' '- --rollback-targets=hold' '- --log-format=text' '- --shutdown-delay=30s' 'value: "info,modelguard=debug"' 'cpu: 1' 'disk: ssd' \
   'kubernetes.io/os: linux' 'key: gpu' 'podAntiAffinity:' 'priorityClassName: "system-cluster-critical"' 'note: "1"' \
   'pod: "yes"' '- --listen=0.0.0.0:10250' '- name: MORE' '- name: NODE'
 # The last of a repeated flag wins.
@@ -270,6 +271,7 @@ refused 'no replicas' replicaCount --set replicaCount=0
 refused 'a duration without a unit' settle --set settle=60
 refused 'no settling at all' settle --set settle=0s
 refused 'an unknown strictness' whileInUse --set whileInUse=Enforce
+refused 'an unknown treatment' rollbackTargets --set rollbackTargets=Keep
 refused 'an unknown log format' logFormat --set logFormat=xml
 refused 'a delay that leaves no time to drain' shutdownDelay --set shutdownDelay=31s
 refused 'a URL without TLS' url --set webhooks.url=http://localhost

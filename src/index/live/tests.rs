@@ -54,7 +54,7 @@ fn owners_are_listed_before_what_they_make() {
 #[tokio::test]
 async fn nothing_is_held_where_there_is_nothing() {
     let (client, asking) = fake::client(nothing);
-    let index = live(&client, &catalogs()).await.unwrap();
+    let index = live(&client, &catalogs(), RollbackTargets::Warn).await.unwrap();
     assert!(index.synced());
     assert!(!holds(&index, "v1"));
     assert_eq!(asking.of("").len(), HolderKind::ALL.len() + 1);
@@ -70,7 +70,7 @@ async fn lists_are_quorum_reads_in_pages() {
         },
         _ => nothing(asked),
     });
-    let index = live(&client, &catalogs()).await.unwrap();
+    let index = live(&client, &catalogs(), RollbackTargets::Warn).await.unwrap();
     assert!(holds(&index, "v1"));
     assert!(holds(&index, "v2"));
     for asked in asking.of("") {
@@ -86,7 +86,7 @@ async fn only_guarded_namespaces_count() {
         "/api/v1/pods" => fake::list(&[pod("a", "models:v1")]),
         _ => fake::list(&[]),
     });
-    let index = live(&client, &catalogs()).await.unwrap();
+    let index = live(&client, &catalogs(), RollbackTargets::Warn).await.unwrap();
     assert!(!holds(&index, "v1"));
     let selector = asking.of("/namespaces")[0].parameter("labelSelector").map(str::to_owned);
     assert_eq!(selector.as_deref(), Some("modelguard.dev%2Fguard%3Denabled"));
@@ -105,7 +105,7 @@ async fn a_list_that_expired_is_begun_again_and_never_continued() {
         },
         _ => nothing(asked),
     });
-    let index = live(&client, &catalogs()).await.unwrap();
+    let index = live(&client, &catalogs(), RollbackTargets::Warn).await.unwrap();
     assert!(!holds(&index, "v1"), "seen only in the list that expired");
     assert!(holds(&index, "v2"));
     assert_eq!(asking.of("/pods").len(), 3);
@@ -117,7 +117,7 @@ async fn a_list_that_expires_each_time_is_an_error() {
         "/apis/apps/v1/deployments" => fake::failure(410, "Expired"),
         _ => nothing(asked),
     });
-    let error = live(&client, &catalogs()).await.unwrap_err();
+    let error = live(&client, &catalogs(), RollbackTargets::Warn).await.unwrap_err();
     assert!(matches!(error, LiveError::Expired(_)), "{error}");
     assert_eq!(asking.of("/deployments").len(), ATTEMPTS);
 }
@@ -131,7 +131,7 @@ async fn a_kind_that_cannot_be_listed_is_an_error_that_names_it() {
             }
             nothing(asked)
         });
-        let error = live(&client, &catalogs()).await.unwrap_err();
+        let error = live(&client, &catalogs(), RollbackTargets::Warn).await.unwrap_err();
         assert!(matches!(error, LiveError::Unlisted { .. }), "{error}");
         assert!(error.to_string().contains(kind.plural()), "{error}");
     }
@@ -143,7 +143,7 @@ async fn namespaces_that_cannot_be_listed_are_an_error() {
         "/api/v1/namespaces" => fake::failure(503, "ServiceUnavailable"),
         _ => nothing(asked),
     });
-    assert!(live(&client, &catalogs()).await.is_err());
+    assert!(live(&client, &catalogs(), RollbackTargets::Warn).await.is_err());
 }
 
 #[tokio::test]
@@ -154,7 +154,7 @@ async fn an_object_that_cannot_be_decoded_holds_everything() {
         }
         _ => nothing(asked),
     });
-    let index = live(&client, &catalogs()).await.unwrap();
+    let index = live(&client, &catalogs(), RollbackTargets::Warn).await.unwrap();
     assert!(holds(&index, "v1"));
 }
 
@@ -170,7 +170,7 @@ async fn an_object_that_cannot_be_decoded_holds_what_it_names_elsewhere() {
         "/api/v1/namespaces" => fake::list(&[json!({"metadata": {"name": "apps"}})]),
         _ => nothing(asked),
     });
-    let index = live(&client, &catalogs()).await.unwrap();
+    let index = live(&client, &catalogs(), RollbackTargets::Warn).await.unwrap();
     assert!(holds(&index, "v1"));
     assert!(holds(&index, "v2"), "what else it needs cannot be read");
 }
@@ -181,7 +181,7 @@ async fn an_object_without_a_name_is_an_error() {
         "/api/v1/pods" => fake::list(&[json!({"metadata": {"namespace": "prod"}})]),
         _ => nothing(asked),
     });
-    let error = live(&client, &catalogs()).await.unwrap_err();
+    let error = live(&client, &catalogs(), RollbackTargets::Warn).await.unwrap_err();
     assert!(matches!(error, LiveError::Nameless(_)), "{error}");
 }
 
@@ -191,7 +191,7 @@ async fn what_touches_no_catalog_in_question_is_not_kept() {
         "/api/v1/pods" => fake::list(&[pod("a", "models:v1"), pod("b", "others:v1")]),
         _ => nothing(asked),
     });
-    let index = live(&client, &catalogs()).await.unwrap();
+    let index = live(&client, &catalogs(), RollbackTargets::Warn).await.unwrap();
     assert_eq!(index.count(HolderKind::Pod), 1);
 }
 
@@ -217,7 +217,7 @@ async fn a_stateful_set_is_followed_to_the_revision_it_comes_from() {
             _ => nothing(asked),
         }
     });
-    let index = live(&client, &catalogs()).await.unwrap();
+    let index = live(&client, &catalogs(), RollbackTargets::Warn).await.unwrap();
     assert!(holds(&index, "v1"));
     assert!(!holds(&index, "v2"));
 }

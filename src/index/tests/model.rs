@@ -119,6 +119,7 @@ impl Model {
                 template: false,
                 pods: 0,
                 pod_names: Vec::new(),
+                rollback_target: None,
                 unreadable: None,
             });
             if facts.id.kind == HolderKind::Pod {
@@ -211,6 +212,7 @@ fn facts() -> impl Strategy<Value = Facts> {
         id,
         owner,
         references,
+        rollback_target: None,
     })
 }
 
@@ -283,7 +285,7 @@ proptest! {
 
     #[test]
     fn the_index_answers_as_a_list_that_is_gone_through_again(events in vec(event(), 0..60)) {
-        let (mut index, mut model) = (Index::new(), Model::default());
+        let (mut index, mut model) = (Index::default(), Model::default());
         for event in events {
             let before = held(&index);
             model.tell(&event);

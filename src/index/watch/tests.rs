@@ -40,7 +40,7 @@ async fn watching(
         "/api/v1/pods" => pods(asked),
         _ => nothing(asked),
     });
-    let index = Arc::new(RwLock::new(Index::new()));
+    let index = Arc::new(RwLock::new(Index::default()));
     let watches = spawn(&client, &index);
     wait(&index, until).await;
     (index, asking, watches)
@@ -182,7 +182,7 @@ async fn a_namespace_that_loses_the_label_no_longer_counts() {
         }
         _ => nothing(asked),
     });
-    let index = Arc::new(RwLock::new(Index::new()));
+    let index = Arc::new(RwLock::new(Index::default()));
     let _watches = spawn(&client, &index);
     wait(&index, |it| it.synced() && it.guarded().next().is_none()).await;
     assert!(!holds(&index.read(), "v1"));
@@ -215,7 +215,7 @@ async fn model_config_maps_are_read_from_their_watch() {
         ]),
         _ => nothing(asked),
     });
-    let index = Arc::new(RwLock::new(Index::new()));
+    let index = Arc::new(RwLock::new(Index::default()));
     let _watches = spawn(&client, &index);
     wait(&index, |it| it.missing().count() == 0).await;
     let index = index.read();

@@ -2,6 +2,7 @@
 
 use super::folder::File;
 use crate::catalog::Format;
+use crate::guard::RollbackTargets;
 use crate::holder::{Hold, ObjectId};
 use crate::index::{Facts, Index};
 use crate::manifest::{self, Manifest, ManifestError};
@@ -69,8 +70,9 @@ struct Reader {
 
 impl Snapshot {
     /// Reads every object that matters.
-    pub(super) fn of(files: &[File]) -> Result<Self, ManifestsError> {
+    pub(super) fn of(files: &[File], rollback_targets: RollbackTargets) -> Result<Self, ManifestsError> {
         let mut reader = Reader::default();
+        reader.snapshot.index = Index::new(rollback_targets);
         for file in files {
             let fail = |source| ManifestsError::Manifest { path: file.path.clone(), source };
             let text = std::str::from_utf8(&file.bytes).map_err(|error| fail(not_utf8(&file.bytes, error)))?;

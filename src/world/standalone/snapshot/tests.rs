@@ -11,7 +11,7 @@ fn of(files: &[(&str, &str)]) -> Result<Snapshot, String> {
         notation: Notation::of_extension(path.rsplit_once('.').unwrap().1).unwrap(),
         bytes: text.as_bytes().to_vec(),
     };
-    Snapshot::of(&files.iter().map(file).collect::<Vec<_>>())
+    Snapshot::of(&files.iter().map(file).collect::<Vec<_>>(), RollbackTargets::Warn)
         .map_err(|error| format!("{:#}", anyhow::Error::from(error)))
 }
 
@@ -84,7 +84,7 @@ fn what_cannot_be_read_is_named_with_its_place() {
     );
     let file = File { path: "a.json".into(), notation: Notation::Json, bytes: b"{}\n\xff".to_vec() };
     assert_eq!(
-        format!("{:#}", anyhow::Error::from(Snapshot::of(&[file]).unwrap_err())),
+        format!("{:#}", anyhow::Error::from(Snapshot::of(&[file], RollbackTargets::Warn).unwrap_err())),
         "manifest a.json: line 2, column 1: expected UTF-8 (found something else in this line)"
     );
 }

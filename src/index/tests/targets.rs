@@ -1,0 +1,91 @@
+//! Rollback targets: what an old ReplicaSet at zero counts for.
+
+use super::{Index, entry, everybody, key, object};
+use crate::catalog::Format;
+use crate::guard::RollbackTargets;
+use crate::holder::Holders;
+use crate::index::Facts;
+use crate::object::{HolderKind, RollbackTarget};
+use crate::sharing::Sharing;
+
+fn deployment(uses: &str) -> Facts {
+    object(HolderKind::Deployment, "api").uses("models", uses)
+}
+
+fn old_replica_set(name: &str, uses: &str, revision: u64) -> Facts {
+    let target = RollbackTarget { deployment: "api".into(), revision: Some(revision) };
+    let facts = object(HolderKind::ReplicaSet, name).uses("models", uses).of_owner("Deployment", "api");
+    Facts { rollback_target: Some(target), ..facts }
+}
+
+/// A Deployment that came from v1 to v2.
+fn rolled_out(mode: RollbackTargets) -> Index {
+    let mut index = Index::new(mode);
+    index.guard("prod", "uid-1");
+    index.apply(deployment("v2"));
+    index.apply(old_replica_set("api-1", "v1", 1));
+    index
+}
+
+fn targets(index: &Index, name: &str) -> Vec<(Box<str>, Option<u64>)> {
+    let all = index.rollback_targets(&key("models"), &everybody(), Format::Yaml, [&entry(name)]);
+    let targets = all.into_values().flat_map(|holders| holders.workloads);
+    targets.filter_map(|it| it.rollback_target).map(|it| (it.deployment, it.revision)).collect()
+}
+
+#[test]
+fn a_rollback_target_is_named_and_holds_nothing() {
+    let mut index = rolled_out(RollbackTargets::Warn);
+    assert!(!index.holds("v1"));
+    assert_eq!(index.of("v1"), Holders::default());
+    assert_eq!(targets(&index, "v1"), [("api".into(), Some(1))]);
+    assert_eq!(targets(&index, "v2"), [], "the Deployment needs it as it is");
+    assert!(!index.apply(old_replica_set("api-1", "v3", 1)), "nothing that is held changed");
+    assert_eq!(targets(&index, "v1"), []);
+    assert_eq!(targets(&index, "v3"), [("api".into(), Some(1))]);
+}
+
+#[test]
+fn a_rollback_target_holds_where_the_guard_says_so() {
+    let mut index = rolled_out(RollbackTargets::Hold);
+    assert!(index.holds("v1"));
+    let holders = index.of("v1");
+    let named: Vec<_> = holders.workloads.iter().map(|it| (&*it.kind, &*it.name, it.template, it.pods)).collect();
+    assert_eq!(named, [("ReplicaSet", "api-1", false, 0)]);
+    assert!(!holders.will_go(), "no rollout takes it away");
+    assert!(index.apply(old_replica_set("api-1", "v3", 1)), "v1 is free");
+    assert!(!index.holds("v1"));
+    assert!(index.delete(&old_replica_set("api-1", "v3", 1).id));
+    assert!(!index.holds("v3"));
+}
+
+#[test]
+fn a_rollback_target_that_is_ignored_is_not_kept() {
+    let index = rolled_out(RollbackTargets::Ignore);
+    assert!(!index.holds("v1"));
+    assert_eq!(targets(&index, "v1"), []);
+}
+
+#[test]
+fn a_replica_set_is_a_rollback_target_while_it_is_at_zero() {
+    for mode in RollbackTargets::ALL {
+        let mut index = rolled_out(mode);
+        let alive = Facts { rollback_target: None, ..old_replica_set("api-1", "v1", 1) };
+        assert_eq!(index.apply(alive), mode != RollbackTargets::Hold || index.holds("v1"), "{mode}");
+        assert!(index.holds("v1"), "{mode}");
+        assert_eq!(targets(&index, "v1"), [], "{mode}");
+        index.apply(old_replica_set("api-1", "v1", 1));
+        assert_eq!(index.holds("v1"), mode.hold(), "{mode}");
+    }
+}
+
+#[test]
+fn whoever_the_catalog_is_not_shared_with_is_no_target() {
+    let mut index = Index::new(RollbackTargets::Warn);
+    index.guard("apps", "uid-1");
+    index.apply(old_replica_set("api-1", "v1", 1).within("apps"));
+    let shared =
+        |with| index.rollback_targets(&key("models"), &Sharing::new("prod", with), Format::Yaml, [&entry("v1")]);
+    assert!(shared(None).is_empty());
+    assert_eq!(shared(Some("apps")).len(), 1);
+}
