@@ -19,15 +19,15 @@ mod trouble;
 pub use announce::announce;
 pub use configurations::{follow_namespaces, watch_configurations};
 pub use election::{Election, Leadership};
-pub use settle::{Refused, prove, settle_refused};
+pub use settle::{Refused, Wanted, prove, settle_refused};
 
 use crate::arming::{Arming, Configuration, Stamps, Webhooks};
 use crate::clock::Clock;
 use crate::guard::RollbackTargets;
 use crate::index::Index;
-use crate::policy::{CurrentEpoch, HoldersOf, Prospect};
+use crate::policy::{CurrentEpoch, HoldersOf, Prospect, Stored};
 use crate::sharing::Sharing;
-use crate::usage::Settler;
+use crate::usage::{Epoch, Settler};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -75,18 +75,34 @@ impl Progress {
         self.arming.read().is_informed()
     }
 
+    /// The epoch of a catalog that is shared so, where a proof of it can be made at all, or else what is in the way.
+    fn provable(&self, sharing: &Sharing) -> Result<Epoch, String> {
+        let epoch = self.epoch(sharing).map_err(|unread| unread.to_string())?;
+        if !self.leadership.borrow().is_live {
+            return Err("no modelguard controller is running".to_owned());
+        }
+        match &*self.trouble.lock() {
+            Some(trouble) => Err(trouble.clone()),
+            None => Ok(epoch),
+        }
+    }
+
+    /// Whether waiting would help to delete the namespace of this catalog, and how long.
+    pub fn prospect_of_closing(&self, uid: &str, stored: &Stored) -> Prospect {
+        if let Err(obstacle) = self.provable(&stored.sharing) {
+            return Prospect::Stuck(obstacle);
+        }
+        let settlers = self.settlers.lock();
+        let remaining = |it: &Settler| it.remaining_closing(&stored.usage, self.settle, self.clock.now());
+        Prospect::Moving(settlers.get(uid).map_or(self.settle, remaining))
+    }
+
     /// Whether waiting would help to remove these entries, and how long.
     pub fn prospect(&self, of: &HoldersOf) -> Prospect {
-        let epoch = match self.epoch(&of.sharing) {
+        let epoch = match self.provable(&of.sharing) {
             Ok(epoch) => epoch,
-            Err(unread) => return Prospect::Stuck(unread.to_string()),
+            Err(obstacle) => return Prospect::Stuck(obstacle),
         };
-        if !self.leadership.borrow().is_live {
-            return Prospect::Stuck("no modelguard controller is running".to_owned());
-        }
-        if let Some(trouble) = &*self.trouble.lock() {
-            return Prospect::Stuck(trouble.clone());
-        }
         let now = self.clock.now();
         let settling: HashMap<_, _> = of.usage.settling(&epoch).collect();
         let settlers = self.settlers.lock();

@@ -99,6 +99,8 @@ fn refuses(denial: &Denial, step: Option<Step>) -> bool {
         | Code::RevisionNotKept
         | Code::UnknownEntry
         | Code::UnknownCatalog
+        | Code::NamespaceInUse
+        | Code::NamespaceOptOut
         | Code::ReferenceInvalid => false,
     }
 }

@@ -316,6 +316,34 @@ impl Index {
         all.filter(|(_, targets)| !targets.is_empty()).map(|(entry, targets)| (entry.clone(), targets)).collect()
     }
 
+    /// Who of other namespaces needs anything of a catalog that is shared so.
+    pub fn elsewhere(&self, catalog: &CatalogKey, sharing: &Sharing, format: Format) -> Holders {
+        let mut tally = Tally::default();
+        for claims in self.claims(catalog, sharing).filter(|claims| !claims.own) {
+            claims.tally_any(format, &mut tally);
+        }
+        tally.finish()
+    }
+
+    /// Who of `namespace` needs anything of `catalogs`, each of which is shared so and of this format.
+    pub fn residents<'a>(
+        &self,
+        namespace: &str,
+        catalogs: impl IntoIterator<Item = (&'a CatalogKey, Sharing, Format)>,
+    ) -> Holders {
+        let mut tally = Tally::default();
+        let sets = |(key, sharing, format): (&CatalogKey, Sharing, Format)| {
+            let claims = self.claims(key, &sharing).filter(|claims| claims.namespace.name() == namespace);
+            claims.flat_map(|claims| claims.any(format).collect::<Vec<_>>()).collect::<Vec<_>>()
+        };
+        let sets: BTreeSet<_> = catalogs.into_iter().flat_map(sets).collect();
+        if let Some(namespace) = self.namespaces.get(namespace) {
+            sets.into_iter().chain(namespace.unreadable()).for_each(|set| namespace.tally(set, &mut tally));
+            namespace.lacking().for_each(|lacking| namespace.tally_lacking(&lacking, &mut tally));
+        }
+        tally.finish()
+    }
+
     /// Those of `entries` that anybody holds whom the catalog is shared with: nobody else can pin them.
     pub fn held<'a>(
         &self,
@@ -374,6 +402,18 @@ impl<'a> Claims<'a> {
         let named = |set| self.wanted.is_some_and(|wanted| wanted.names(set));
         let lacking = self.namespace.lacking();
         lacking.filter(move |it| self.own || it.set.is_some_and(named))
+    }
+
+    /// The sets that need anything of the catalog.
+    fn any(&self, format: Format) -> impl Iterator<Item = SetId> {
+        let wanted = self.wanted.map(|wanted| wanted.any(format));
+        self.all(format).chain(wanted.into_iter().flatten())
+    }
+
+    fn tally_any(&self, format: Format, tally: &mut Tally<'a>) {
+        let sets: BTreeSet<_> = self.any(format).collect();
+        sets.into_iter().for_each(|set| self.namespace.tally(set, tally));
+        self.lacking().for_each(|lacking| self.namespace.tally_lacking(&lacking, tally));
     }
 
     fn hold_all(&self, format: Format) -> bool {

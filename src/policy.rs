@@ -12,17 +12,20 @@ mod break_glass;
 mod catalog;
 mod decision;
 mod message;
+mod namespace;
 mod request;
 mod workload;
 
 pub use break_glass::{BreakGlass, Grant};
 pub use decision::{
-    Cause, Code, CurrentEpoch, Decision, Denial, Facts, HoldersOf, Lift, Needs, Prospect, Record, Step, Stored,
-    TargetsOf, Terms, Unread,
+    Cause, Code, CurrentEpoch, Decision, Denial, Facts, HoldersOf, Lift, Needs, Prospect, Record, SharedCatalog, Step,
+    Stored, TargetsOf, Terms, Unread,
 };
 pub(crate) use message::list;
 pub use message::{REPEAT, RETRY_AFTER, not_verified, unverified};
-pub use request::{Caller, CatalogChange, Declared, Proof, Request, Requester, Version, WorkloadChange};
+pub use request::{
+    Caller, CatalogChange, Declared, Departure, NamespaceChange, Proof, Request, Requester, Version, WorkloadChange,
+};
 
 use crate::catalog::edit::Edit;
 use crate::retention::Retention;
@@ -32,6 +35,7 @@ use crate::revision;
 pub fn needs(request: &Request<'_>, terms: &Terms) -> Needs {
     match request {
         Request::Catalog(change) => catalog::needs(change, terms),
+        Request::Namespace(change) => namespace::needs(change, terms),
         Request::ScaleUp(..) => Needs::default(),
         Request::Workload(change) => workload::needs(change, terms),
     }
@@ -41,6 +45,7 @@ pub fn needs(request: &Request<'_>, terms: &Terms) -> Needs {
 pub fn decide(request: &Request<'_>, facts: &Facts, terms: &Terms) -> Decision {
     match request {
         Request::Catalog(change) => catalog::decide(change, facts, terms),
+        Request::Namespace(change) => namespace::decide(change, facts, terms),
         Request::ScaleUp(id, _) => {
             let subject = format!("{} {}/{}", id.kind, id.namespace, id.name);
             unverified(&subject, &Unread::new("its pod template", "was not read")).into()

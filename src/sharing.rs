@@ -25,6 +25,11 @@ impl Sharing {
         (self.everybody || self.named.contains(namespace)) && !self.except.contains(namespace)
     }
 
+    /// Whether workloads of any other namespace may.
+    pub fn reaches_others(&self) -> bool {
+        self.everybody || self.named.len() > 1
+    }
+
     /// Those who lose it when it is shared as `new` says; `None` if nobody does.
     pub fn lost(&self, new: &Self) -> Option<Self> {
         let loses = !new.everybody && (self.everybody || self.named.iter().any(|name| !new.includes(name)));

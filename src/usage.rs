@@ -20,7 +20,12 @@
 //! two replicas may disagree for a moment on what the epoch is, and the one that allows the reference must
 //! void a proof that the other one still believes.
 
+mod closing;
+
+pub use closing::Closing;
+
 use crate::catalog::EntryName;
+use closing::{Closer, Next};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -69,11 +74,13 @@ pub enum Why {
 }
 
 /// The annotation `modelguard.dev/usage`: the entries that are not InUse. Keys are sorted, so equal states are equal bytes.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Usage {
     epoch: Epoch,
     idle: BTreeSet<EntryName>,
     settling: BTreeMap<EntryName, SettlingId>,
+    /// Whether the namespace is to go, and how far that is proven; of its own epoch.
+    closing: Option<Closing>,
 }
 
 /// A model ConfigMap as the controller sees it now.
@@ -87,6 +94,8 @@ pub struct View<'a> {
     pub retained: &'a BTreeSet<EntryName>,
     /// Those that have a holder, or that people hold; `None` while that is not known.
     pub held: Option<&'a BTreeSet<EntryName>>,
+    /// Whether another namespace needs any of it; `None` while that is not known.
+    pub needed_elsewhere: Option<bool>,
 }
 
 /// What is to be done for one model ConfigMap.
@@ -96,6 +105,8 @@ pub struct Plan {
     pub write: Option<Usage>,
     /// These have waited: LIST every kind of holder, then [`Settler::conclude`].
     pub due: BTreeMap<EntryName, SettlingId>,
+    /// This Closing has waited: LIST every kind of holder, then [`Usage::concluded`].
+    pub closing: Option<SettlingId>,
     /// These are retained and Idle: ask for their removal, conditional on the revision that the view was taken from.
     pub retire: BTreeSet<EntryName>,
     /// Nothing changes by time alone before this instant.
@@ -115,6 +126,7 @@ pub struct Settler {
     marked: BTreeSet<EntryName>,
     /// How often an entry was marked and then taken back: each doubles the wait, so that Jobs do not make it flap.
     lifts: BTreeMap<EntryName, u32>,
+    closer: Closer,
 }
 
 // === impl Epoch ===
@@ -157,6 +169,7 @@ impl Usage {
     /// The annotation; `None` if every entry is InUse, for then there is none.
     pub fn render(&self) -> Option<String> {
         let wire = Wire {
+            closing: self.closing.clone(),
             epoch: self.epoch.clone(),
             idle: self.idle.iter().map(|entry| entry.as_str().into()).collect(),
             settling: self.settling.iter().map(|(entry, id)| (entry.as_str().into(), id.clone())).collect(),
@@ -165,9 +178,9 @@ impl Usage {
         if self.is_empty() { None } else { serde_json::to_string(&wire).ok() }
     }
 
-    /// Whether every entry is InUse.
+    /// Whether every entry is InUse, and the namespace is not to go.
     pub fn is_empty(&self) -> bool {
-        self.idle.is_empty() && self.settling.is_empty()
+        self.idle.is_empty() && self.settling.is_empty() && self.closing.is_none()
     }
 
     /// What is known of `entry` in `epoch`: state of another epoch reads as InUse.
@@ -249,9 +262,10 @@ impl Usage {
         usage
     }
 
-    /// This usage if it is of `epoch`, else one that says nothing.
+    /// This usage if it is of `epoch`, else one that says nothing of any entry.
     fn in_epoch(&self, epoch: &Epoch) -> Self {
-        if self.epoch == *epoch { self.clone() } else { Self::new(epoch.clone()) }
+        let anew = || Self { closing: self.closing.clone(), ..Self::new(epoch.clone()) };
+        if self.epoch == *epoch { self.clone() } else { anew() }
     }
 
     /// Drops `victims`, one after the other, until the annotation is small enough.
@@ -273,6 +287,8 @@ impl Usage {
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Wire {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    closing: Option<Closing>,
     epoch: Epoch,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     idle: Vec<Box<str>>,
@@ -290,7 +306,7 @@ impl Wire {
             .collect::<Option<_>>()?;
         // An entry is in one state; a text that says two says nothing.
         let unambiguous = idle.iter().all(|entry| !settling.contains_key(entry));
-        unambiguous.then_some(Usage { epoch: self.epoch, idle, settling })
+        unambiguous.then_some(Usage { epoch: self.epoch, idle, settling, closing: self.closing })
     }
 }
 
@@ -315,15 +331,34 @@ impl Settler {
             let back: Vec<_> = usage.marked().filter(|entry| held.contains(*entry)).cloned().collect();
             let (ripe, later) = self.ripe(view.retained, now);
             let (asked, quiet): (Vec<_>, Vec<_>) = ripe.iter().partition(|entry| view.retained.contains(*entry));
-            usage =
-                usage.without(&back).settle(epoch, quiet, Why::Quiet, &mut id).settle(epoch, asked, Why::Refused, id);
+            usage = usage.without(&back).settle(epoch, quiet, Why::Quiet, &mut id).settle(
+                epoch,
+                asked,
+                Why::Refused,
+                &mut id,
+            );
             wake.extend(later);
+        }
+        let mut closing = None;
+        match view.usage.closing.as_ref() {
+            None => self.closer.forget(),
+            Some(mark) => match self.closer.next(mark, view.needed_elsewhere, epoch, settle, now, id) {
+                Next::Wait(at) => wake.push(at),
+                Next::Becomes(next) => usage.closing = next,
+                Next::Due(id) => closing = Some(id),
+            },
         }
         let due = self.due(&usage, epoch, settle, now).filter(|_| view.held.is_some()).collect();
         let changed = usage != *view.usage && !(usage.is_empty() && view.usage.is_empty());
         let goes = |entry: &&EntryName| view.held.is_some() && view.usage.state(entry, epoch) == State::Idle;
         let retire = view.retained.iter().filter(goes).filter(|_| !changed).cloned().collect();
-        Plan { write: changed.then_some(usage), due, retire, wake: wake.into_iter().filter(|at| *at > now).min() }
+        Plan {
+            write: changed.then_some(usage),
+            due,
+            closing,
+            retire,
+            wake: wake.into_iter().filter(|at| *at > now).min(),
+        }
     }
 
     /// Turns a LIST into the next usage: Idle for those of `due` that it found no holder of, InUse for the rest.
@@ -352,6 +387,11 @@ impl Settler {
     pub fn remaining(&self, entry: &EntryName, id: &SettlingId, settle: Duration, now: Duration) -> Duration {
         let since = self.seen.get(&(entry.clone(), id.clone())).copied().unwrap_or(now);
         (since + settle).saturating_sub(now)
+    }
+
+    /// How long it takes until the Closing of `usage` has waited; all of Δ where there is none.
+    pub fn remaining_closing(&self, usage: &Usage, settle: Duration, now: Duration) -> Duration {
+        usage.closing.as_ref().map_or(settle, |closing| self.closer.remaining(closing, settle, now))
     }
 
     /// Keeps the timers of what is still there, and starts those of what is new.

@@ -15,7 +15,7 @@ use crate::guard::Guard;
 use crate::holder::{Holders, ObjectId};
 use crate::object::Workload;
 use crate::policy::{
-    CatalogChange, CurrentEpoch, HoldersOf, Lift, Proof, Prospect, Requester, Stored, TargetsOf, Unread,
+    CatalogChange, CurrentEpoch, HoldersOf, Lift, Proof, Prospect, Requester, SharedCatalog, Stored, TargetsOf, Unread,
 };
 use crate::reference::CatalogKey;
 use crate::sharing::Sharing;
@@ -62,6 +62,19 @@ pub trait World: Send + Sync + 'static {
 
     /// Whose rollback is known to need which of these entries; nothing while that is not known.
     fn rollback_targets(&self, of: &TargetsOf) -> BTreeMap<EntryName, Holders>;
+
+    /// The catalogs of a namespace that others may reference, as they are now.
+    fn shared_by(&self, namespace: &str) -> impl Future<Output = Result<Vec<SharedCatalog>, Unread>> + Send;
+
+    /// Who of a namespace is known to hold entries.
+    ///
+    /// # Errors
+    /// [`Unread`] while not every holder kind has been listed.
+    fn residents(&self, namespace: &str) -> Result<Holders, Unread>;
+
+    /// Asks that these catalogs be closed to other namespaces, and the proof begin that nobody there needs them; as
+    /// [`World::settle`] does.
+    fn close(&self, catalogs: BTreeSet<CatalogKey>);
 
     /// Whether waiting would help to remove these entries.
     fn prospect(&self, of: &HoldersOf) -> Prospect;

@@ -16,13 +16,15 @@
 //! --nocapture` prints the numbers of states, and the shortest way to each disaster.
 //!
 //! # What it does not cover
-//! A request that commits later than Δ after its read (assumption), a LIST that is not linearizable (assumption), a
-//! namespace that is going, break-glass, and catalogs of more than two entries.
+//! A request that commits later than Δ after its read (assumption), a LIST that is not linearizable (assumption),
+//! break-glass, and catalogs of more than two entries.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, and helpers are tests too")]
 
 #[path = "protocol/check.rs"]
 mod check;
+#[path = "protocol/closing.rs"]
+mod closing;
 #[path = "protocol/controllers.rs"]
 mod controllers;
 #[path = "protocol/model.rs"]

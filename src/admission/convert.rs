@@ -6,8 +6,10 @@
 use super::review::{Operation, Review, Unreadable, printable};
 use crate::guard::Guard;
 use crate::holder::ObjectId;
+use crate::names;
+use crate::object::Metadata;
 use crate::object::{ConfigMap, HolderKind, Workload};
-use crate::policy::{self, Caller, CatalogChange, Requester, WorkloadChange};
+use crate::policy::{self, BreakGlass, Caller, CatalogChange, Departure, NamespaceChange, Requester, WorkloadChange};
 use crate::reference::CatalogKey;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -40,6 +42,7 @@ pub(crate) struct Identity<'a> {
 pub(crate) enum Known {
     ConfigMap,
     Holder(HolderKind),
+    Namespace,
     /// `replicasets/scale`
     ReplicaSetScale,
 }
@@ -62,6 +65,7 @@ impl Known {
         let resource = (&*review.resource.group, &*review.resource.resource, &*review.sub_resource);
         match (group, &*review.kind.version, kind, resource) {
             ("", "v1", "ConfigMap", ("", "configmaps", "")) => Some(Self::ConfigMap),
+            ("", "v1", "Namespace", ("", "namespaces", "")) => Some(Self::Namespace),
             // Both carry the whole Pod; a write to its status may change annotations.
             ("", "v1", "Pod", ("", "pods", "ephemeralcontainers" | "status")) => Some(Self::Holder(HolderKind::Pod)),
             ("autoscaling", "v1", "Scale", ("apps", "replicasets", "scale")) => Some(Self::ReplicaSetScale),
@@ -75,6 +79,7 @@ impl Known {
         match self {
             Self::ConfigMap => "ConfigMap",
             Self::Holder(kind) => kind.kind(),
+            Self::Namespace => "Namespace",
             Self::ReplicaSetScale => "Scale",
         }
     }
@@ -91,6 +96,10 @@ impl<'a> Review<'a> {
             (Some(Known::Holder(kind)), Operation::Create | Operation::Update) => {
                 policy::Request::Workload(self.workload_change(kind, caller, guard)?)
             }
+            (Some(Known::Namespace), Operation::Delete | Operation::Update) => match self.namespace_change(caller)? {
+                Some(change) => policy::Request::Namespace(change),
+                None => return Ok(Asked::Nothing),
+            },
             (Some(Known::ReplicaSetScale), Operation::Update) => {
                 let comes_alive =
                     replicas("oldObject", self.stored()?)? == 0 && replicas("object", self.wanted()?)? != 0;
@@ -181,6 +190,31 @@ impl<'a> Review<'a> {
         Ok(WorkloadChange::new(self.object_id(kind), old.as_ref(), &new, caller, guard))
     }
 
+    /// What becomes of a guarded namespace; `None` of one that is not.
+    fn namespace_change(&self, caller: Caller) -> Result<Option<NamespaceChange>, Unreadable> {
+        let read = |field, json: &'a RawValue| -> Result<Namespace<'a>, Unreadable> {
+            serde_json::from_str(json.get()).map_err(|source| Unreadable::Object { field, source })
+        };
+        let old = read("oldObject", self.stored()?)?.metadata;
+        let new = match self.operation {
+            Operation::Update => Some(read("object", self.wanted()?)?.metadata),
+            Operation::Connect | Operation::Create | Operation::Delete => None,
+        };
+        let is_guarded = |it: &Metadata<'_>| it.labels.get(names::GUARD_LABEL) == Some(names::GUARD_ENABLED);
+        let said = |it: &'_ Metadata<'_>| it.annotations.get(names::BREAK_GLASS).map(str::to_owned);
+        let stored = said(&old);
+        let (departure, break_glass) = match &new {
+            _ if !is_guarded(&old) => return Ok(None),
+            None => (Some(Departure::Deletion), BreakGlass::stored(stored.as_deref())),
+            Some(new) => {
+                let departure = (!is_guarded(new)).then_some(Departure::OptOut);
+                (departure, BreakGlass::wanted(stored.as_deref(), said(new).as_deref()))
+            }
+        };
+        let going = old.deletion_timestamp.is_some();
+        Ok(Some(NamespaceChange { name: (&*old.name).into(), departure, going, break_glass, caller }))
+    }
+
     fn object_id(&self, kind: HolderKind) -> ObjectId {
         ObjectId { kind, namespace: (&*self.namespace).into(), name: (&*self.name).into() }
     }
@@ -203,6 +237,13 @@ impl<'a> Review<'a> {
         );
         Unreadable::Stranger { operation: self.operation, what: printable(&what) }
     }
+}
+
+/// Of a namespace, what says whether it is guarded.
+#[derive(Deserialize)]
+struct Namespace<'a> {
+    #[serde(borrow)]
+    metadata: Metadata<'a>,
 }
 
 /// What a Scale asks for; absent is zero, as the API server leaves a zero out.

@@ -194,6 +194,9 @@ impl<W: World> App<W> {
                 self.world.settle(&change.key, settle);
             }
         }
+        if !decision.close.is_empty() {
+            self.world.close(std::mem::take(&mut decision.close));
+        }
         Ok(Judged { identity, decision, patch: None, digests })
     }
 
@@ -370,6 +373,7 @@ impl Path {
         match (self, known) {
             (Self::Mutate, _) => "revision",
             (Self::Validate, Some(Known::ConfigMap)) => "catalog",
+            (Self::Validate, Some(Known::Namespace)) => "namespace",
             (Self::Validate, Some(Known::Holder(_) | Known::ReplicaSetScale)) => "workload",
             (Self::Validate, None) => "other",
         }

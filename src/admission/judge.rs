@@ -36,7 +36,7 @@ pub(super) async fn judge<W: World>(world: &W, request: &mut Request<'_>, who: &
                 decide(world, &Request::Workload(change), who).await
             }
         },
-        Request::Workload(_) => decide(world, request, who).await,
+        Request::Namespace(_) | Request::Workload(_) => decide(world, request, who).await,
     }
 }
 
@@ -44,8 +44,8 @@ async fn decide<W: World>(world: &W, request: &Request<'_>, who: &Requester) -> 
     loop {
         let epoch = match request {
             Request::Catalog(change) => world.epoch(&change.sharing()),
-            // Nothing that adds a reference asks for it.
-            Request::ScaleUp(..) | Request::Workload(_) => Ok(Epoch::default()),
+            // Nothing that adds a reference asks for it, and a namespace is of as many as it has catalogs.
+            Request::Namespace(_) | Request::ScaleUp(..) | Request::Workload(_) => Ok(Epoch::default()),
         };
         let terms = Terms { epoch, guard: world.guard(), now: Timestamp::now() };
         let facts = gather(world, &policy::needs(request, &terms), who).await;
@@ -67,7 +67,9 @@ async fn gather<W: World>(world: &W, needs: &Needs, who: &Requester) -> Facts {
     let terminating = needs.namespaces.iter().map(async |name| (name.clone(), world.terminating(name).await));
     let may_override =
         OptionFuture::from(needs.may_override.as_ref().map(|namespace| world.may_override(who, namespace)));
-    let (catalogs, terminating, may_override) = tokio::join!(join_all(catalogs), join_all(terminating), may_override);
+    let shared = OptionFuture::from(needs.shared_by.as_ref().map(|namespace| world.shared_by(namespace)));
+    let (catalogs, terminating, may_override, shared) =
+        tokio::join!(join_all(catalogs), join_all(terminating), may_override, shared);
     Facts {
         catalogs: catalogs.into_iter().collect(),
         terminating: terminating.into_iter().collect(),
@@ -75,6 +77,8 @@ async fn gather<W: World>(world: &W, needs: &Needs, who: &Requester) -> Facts {
         holders: needs.holders.as_ref().map(|of| world.holders(of)),
         rollback_targets: needs.rollback_targets.as_ref().map(|of| world.rollback_targets(of)).unwrap_or_default(),
         prospect: needs.holders.as_ref().map(|of| world.prospect(of)),
+        shared,
+        residents: needs.residents_of.as_ref().map(|namespace| world.residents(namespace)),
     }
 }
 
@@ -92,6 +96,7 @@ async fn write<W: World>(world: &W, lifts: &[Lift]) -> Result<(), LiftError> {
 fn not_read(request: &Request<'_>, unread: &Unread) -> Decision {
     let subject = match request {
         Request::Catalog(change) => change.key.name.to_string(),
+        Request::Namespace(change) => format!("Namespace {}", change.name),
         Request::ScaleUp(id, _) => format!("{} {}/{}", id.kind, id.namespace, id.name),
         Request::Workload(WorkloadChange { id, .. }) => format!("{} {}/{}", id.kind, id.namespace, id.name),
     };

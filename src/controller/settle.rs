@@ -1,7 +1,7 @@
 //! P3: from InUse to Settling, and after Δ and a live LIST to Idle.
 
 use super::trouble::Trouble;
-use crate::catalog::EntryName;
+use crate::catalog::{EntryName, Format};
 use crate::event::Event;
 use crate::holder::Hold;
 use crate::index::{self, CatalogFacts, Index};
@@ -49,15 +49,24 @@ const SETTLING_AT_ONCE: usize = 8;
 /// How often a write is tried against other writers before it is left to the next round, or the client's next attempt.
 const ATTEMPTS: usize = 5;
 
-/// A removal that was denied only for want of a proof.
+/// A request that was denied only for want of a proof.
 #[derive(Clone, Debug)]
 pub struct Refused {
     /// Of which ConfigMap.
     pub catalog: CatalogKey,
-    /// Of which entries.
-    pub entries: BTreeSet<EntryName>,
+    /// What is to be proven.
+    pub wanted: Wanted,
     /// When.
     pub at: Instant,
+}
+
+/// What somebody waits for.
+#[derive(Clone, Debug)]
+pub enum Wanted {
+    /// That these entries may be removed.
+    Removal(BTreeSet<EntryName>),
+    /// That the namespace may be deleted.
+    Closing,
 }
 
 /// Why a proof could not be made; it is tried again.
@@ -80,6 +89,7 @@ struct Due {
     uid: Box<str>,
     epoch: Epoch,
     entries: BTreeMap<EntryName, SettlingId>,
+    closing: Option<SettlingId>,
 }
 
 /// What is to be done for one model ConfigMap, and the revision that this rests on.
@@ -174,8 +184,8 @@ async fn round(cluster: &Cluster, leads: bool) -> Round {
             written = written.and(write(cluster, &key, &revision, usage).await.map(drop));
         } else if !plan.retire.is_empty() {
             written = written.and(retire(cluster, &key, &revision, &plan.retire).await);
-        } else if !plan.due.is_empty() {
-            due.push(Due { key, uid, epoch, entries: plan.due });
+        } else if !plan.due.is_empty() || plan.closing.is_some() {
+            due.push(Due { key, uid, epoch, entries: plan.due, closing: plan.closing });
         }
     }
     if due.is_empty() {
@@ -218,7 +228,13 @@ fn plan(cluster: &Cluster, leads: bool) -> Vec<Planned> {
         });
         count(&mut counts, &catalog.usage, &epoch, entries);
         let retained = catalog.retained.entries();
-        let view = View { usage: &catalog.usage, entries, retained, held: held.as_ref() };
+        let is_needed = || {
+            // What cannot be read may be of any format.
+            let format = listing.map_or(Format::Keys, |listing| listing.format);
+            !index.elsewhere(key, &sharing, format).is_empty()
+        };
+        let needed_elsewhere = (catalog.usage.is_closing() && index.synced()).then(is_needed);
+        let view = View { usage: &catalog.usage, entries, retained, held: held.as_ref(), needed_elsewhere };
         let settler = settlers.entry(catalog.uid.to_string()).or_default();
         let plan = settler.plan(view, &epoch, settle, progress.clock.now(), random_id);
         let (uid, revision) = (catalog.uid.clone(), catalog.resource_version.to_string());
@@ -245,7 +261,7 @@ fn count(counts: &mut EntryCounts, usage: &Usage, epoch: &Epoch, entries: &BTree
 /// The ConfigMap may have been read after the LIST: as long as the entry still has the same Settling id, nobody has
 /// referenced it since the Settling began, for a reference takes the id away, and no id comes twice.
 async fn conclude(cluster: &Cluster, live: &Index, due: &Due) -> Result<(), ProofError> {
-    let Due { key, uid, epoch, entries } = due;
+    let Due { key, uid, epoch, entries, closing } = due;
     for _ in 0..ATTEMPTS {
         let Some(stored) = cluster.catalog(key).await? else { return Ok(()) };
         // The namespaces whose references were counted must be those that the epoch is made of.
@@ -256,11 +272,22 @@ async fn conclude(cluster: &Cluster, live: &Index, due: &Due) -> Result<(), Proo
         }
         let mut held = held(live, key, &stored, entries.keys());
         held.extend(entries.keys().filter(|entry| stored.hold.keeps(entry)).cloned());
-        let Some(usage) = Settler::conclude(&stored.usage, epoch, entries, &held) else { return Ok(()) };
+        let mut usage = Settler::conclude(&stored.usage, epoch, entries, &held).unwrap_or_else(|| stored.usage.clone());
+        if let Some(closing) = closing {
+            let format = stored.declared.format().unwrap_or(Format::Keys);
+            let is_needed = !live.elsewhere(key, &stored.sharing, format).is_empty();
+            usage = usage.concluded(closing, is_needed, random_id());
+        }
+        if usage == stored.usage {
+            return Ok(());
+        }
         if write(cluster, key, &stored.resource_version, &usage).await? {
             let idle: Vec<_> = entries.keys().filter(|entry| usage.state(entry, epoch) == State::Idle).collect();
-            info!(catalog = %key, ?idle, still_held = ?held, "nobody needs these entries: they may be removed");
+            if usage.is_closed(epoch) && !stored.usage.is_closed(epoch) {
+                info!(catalog = %key, "no other namespace needs this catalog: its namespace may be deleted");
+            }
             if !idle.is_empty() {
+                info!(catalog = %key, ?idle, still_held = ?held, "nobody needs these entries: they may be removed");
                 cluster.announce(Event::removable(key.clone(), uid, idle.into_iter()));
             }
             return Ok(());
@@ -282,26 +309,17 @@ fn held<'e>(
     }
 }
 
-// === refused removals ===
+// === refused requests ===
 
 async fn begin(cluster: &Cluster, refused: &Refused) -> Result<(), ProofError> {
     for _ in 0..ATTEMPTS {
         let Some(stored) = cluster.catalog(&refused.catalog).await? else { return Ok(()) };
-        let Declared::Catalog(format, catalog) = &stored.declared else { return Ok(()) };
         let epoch = cluster.epoch(&stored.sharing)?;
-        let entries: BTreeSet<_> =
-            refused.entries.iter().filter(|entry| catalog.lists(entry) && !stored.hold.keeps(entry)).cloned().collect();
-        let held = {
-            let index = cluster.index.read();
-            if !index.synced() {
-                return Ok(());
-            }
-            index.held(&refused.catalog, &stored.sharing, *format, &entries)
+        let begun = match &refused.wanted {
+            Wanted::Removal(entries) => settled(&cluster.index.read(), &refused.catalog, &stored, entries, &epoch),
+            Wanted::Closing => closed(&cluster.index.read(), &refused.catalog, &stored, &epoch),
         };
-        let usage = stored.usage.settle(&epoch, entries.difference(&held), Why::Refused, random_id);
-        if usage == stored.usage {
-            return Ok(());
-        }
+        let Some(usage) = begun.filter(|usage| *usage != stored.usage) else { return Ok(()) };
         match cluster.write_usage(&refused.catalog, &stored.resource_version, &usage).await {
             Ok(()) => return Ok(()),
             Err(LiftError::Conflict) => {}
@@ -309,6 +327,28 @@ async fn begin(cluster: &Cluster, refused: &Refused) -> Result<(), ProofError> {
         }
     }
     Ok(())
+}
+
+/// What `stored` becomes where the proof begins that nobody holds these entries.
+fn settled(
+    index: &Index,
+    key: &CatalogKey,
+    stored: &Stored,
+    wanted: &BTreeSet<EntryName>,
+    epoch: &Epoch,
+) -> Option<Usage> {
+    let Declared::Catalog(format, catalog) = &stored.declared else { return None };
+    let may_settle = |entry: &&EntryName| catalog.lists(entry) && !stored.hold.keeps(entry);
+    let entries: BTreeSet<_> = wanted.iter().filter(may_settle).cloned().collect();
+    let held = index.synced().then(|| index.held(key, &stored.sharing, *format, &entries))?;
+    Some(stored.usage.settle(epoch, entries.difference(&held), Why::Refused, random_id))
+}
+
+/// What `stored` becomes where the proof begins that no other namespace needs it.
+fn closed(index: &Index, key: &CatalogKey, stored: &Stored, epoch: &Epoch) -> Option<Usage> {
+    let format = stored.declared.format().unwrap_or(Format::Keys);
+    let is_needed = !index.synced() || !index.elsewhere(key, &stored.sharing, format).is_empty();
+    (!is_needed).then(|| stored.usage.close(epoch, random_id()))
 }
 
 // === helpers ===

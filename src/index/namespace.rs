@@ -75,6 +75,11 @@ impl Namespace {
         }
     }
 
+    /// What it is called.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Takes in what an object is now; says whether what is needed may have changed.
     pub(super) fn apply(&mut self, facts: Facts, seen: u32, needs: &mut Needs) -> bool {
         let kind = facts.id.kind;

@@ -90,6 +90,11 @@ impl Wanted {
         sets.into_iter().flat_map(move |sets| sets.counting(format))
     }
 
+    /// The sets that need anything of a catalog of this format.
+    pub(super) fn any(&self, format: Format) -> impl Iterator<Item = SetId> {
+        std::iter::once(&self.all).chain(self.entries.values()).flat_map(move |sets| sets.counting(format))
+    }
+
     /// Whether the set names the catalog at all.
     pub(super) fn names(&self, id: SetId) -> bool {
         let mut sets = std::iter::once(&self.all).chain(self.entries.values());

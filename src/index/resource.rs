@@ -68,7 +68,7 @@ pub(super) struct Id {
 /// An object as the index takes it.
 #[derive(Debug)]
 pub(super) enum Seen {
-    Catalog(CatalogKey, CatalogFacts),
+    Catalog(CatalogKey, Box<CatalogFacts>),
     Holder(Box<Facts>),
     Namespace { name: String, stamp: String },
 }
@@ -281,7 +281,7 @@ impl Read for ModelConfigMap {
             Ok(config_map) => config_map.facts,
             Err(undecoded) => CatalogFacts::unreadable(&id.resource_version, &undecoded.reason),
         };
-        Seen::Catalog(key, facts)
+        Seen::Catalog(key, Box::new(facts))
     }
 }
 
@@ -335,7 +335,7 @@ impl Seen {
     /// The object is there; says whether what is held may have changed.
     pub(super) fn enter(self, index: &mut Index) -> bool {
         match self {
-            Self::Catalog(key, facts) => index.apply_catalog(key, facts),
+            Self::Catalog(key, facts) => index.apply_catalog(key, *facts),
             Self::Holder(facts) => index.apply(*facts),
             Self::Namespace { name, stamp } => index.guard(&name, &stamp),
         }

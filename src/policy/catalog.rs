@@ -288,7 +288,7 @@ fn waiting_helps(
 
 /// A guard that only warns, or records, lets pass what nothing but the use of an entry forbids. A catalog that can no
 /// longer be read is wrong whoever uses it.
-fn overlook(decision: Decision, guard: Guard) -> Decision {
+pub(super) fn overlook(decision: Decision, guard: Guard) -> Decision {
     let warns = match guard.while_in_use {
         WhileInUse::Deny | WhileInUse::Wait | WhileInUse::Defer => return decision,
         WhileInUse::Warn => true,

@@ -36,6 +36,10 @@ pub enum Code {
     UnknownCatalog,
     /// MG204: `uses` or `serves` does not parse.
     ReferenceInvalid,
+    /// MG401: a namespace whose catalogs others need is deleted.
+    NamespaceInUse,
+    /// MG402: the guard label is taken from a namespace whose workloads hold entries.
+    NamespaceOptOut,
     /// MG502: break-glass that grants nothing.
     OverrideDenied,
     /// MG501: a read that the decision needs failed, or ran out of time.
@@ -92,6 +96,8 @@ pub struct Decision {
     pub lifts: Vec<Lift>,
     /// Entries whose proof should begin after the answer; empty for a dry run.
     pub settle: BTreeSet<EntryName>,
+    /// Catalogs that should be closed to other namespaces after the answer, for their own is to go; empty for a dry run.
+    pub close: BTreeSet<CatalogKey>,
     /// The facts that the decision record keeps.
     pub facts: Record,
 }
@@ -137,6 +143,23 @@ pub struct Needs {
     pub holders: Option<HoldersOf>,
     /// Entries of which the user is to be told whose rollback would need them.
     pub rollback_targets: Option<TargetsOf>,
+    /// The namespace whose shared catalogs to read, and who elsewhere needs them.
+    pub shared_by: Option<Box<str>>,
+    /// The namespace whose workloads' references to look for.
+    pub residents_of: Option<Box<str>>,
+}
+
+/// A catalog that other namespaces may reference, where its own is to go.
+#[derive(Clone, Debug)]
+pub struct SharedCatalog {
+    /// Which one.
+    pub key: CatalogKey,
+    /// Who of other namespaces is known to need it.
+    pub elsewhere: Holders,
+    /// Whether it is proven that nobody does, and nobody will.
+    pub closed: bool,
+    /// Whether that proof comes by itself.
+    pub prospect: Prospect,
 }
 
 /// Entries of one catalog whose holders are asked for.
@@ -184,6 +207,10 @@ pub struct Facts {
     pub rollback_targets: BTreeMap<EntryName, Holders>,
     /// Whether waiting would help.
     pub prospect: Option<Prospect>,
+    /// The catalogs that the namespace shares.
+    pub shared: Option<Result<Vec<SharedCatalog>, Unread>>,
+    /// Who of the namespace holds entries.
+    pub residents: Option<Result<Holders, Unread>>,
 }
 
 /// A ConfigMap as it is stored.
@@ -259,6 +286,8 @@ impl Code {
             | Self::CatalogOptOut
             | Self::EntryInUse
             | Self::EntryReplaced
+            | Self::NamespaceInUse
+            | Self::NamespaceOptOut
             | Self::OverrideDenied
             | Self::RevisionNotKept
             | Self::UnknownCatalog
@@ -278,6 +307,8 @@ impl Code {
             Self::UnknownEntry => ("MG201", "UnknownEntry"),
             Self::UnknownCatalog => ("MG202", "UnknownCatalog"),
             Self::ReferenceInvalid => ("MG204", "ReferenceInvalid"),
+            Self::NamespaceInUse => ("MG401", "NamespaceInUse"),
+            Self::NamespaceOptOut => ("MG402", "NamespaceOptOut"),
             Self::NotVerified => ("MG501", "NotVerified"),
             Self::OverrideDenied => ("MG502", "OverrideDenied"),
         }

@@ -4,6 +4,8 @@
 //! which of the three steps of a release this is, and what to do next. It is plain text under 1,000 characters;
 //! `causes` carry the same facts for programs, for at most [`CAUSES`] of them.
 
+pub(super) mod namespace;
+
 use super::{Caller, CatalogChange, Cause, Code, Declared, Denial, Prospect, Unread, WorkloadChange};
 use crate::catalog::{Catalog, CatalogError, EntryName, Format, UnknownFormat};
 use crate::guard::{Guard, WhileInUse};
@@ -180,27 +182,42 @@ pub(super) fn settling(
     let names = list(entries, NAMES);
     let (noun, verb) = if entries.len() == 1 { ("entry", "is") } else { ("entries", "are") };
     let unused = format!("{noun} {names} {verb} used by nobody that modelguard knows of");
-    let (status, what, next, retry_after) = match (prospect, change.caller.waits()) {
-        (Prospect::Stuck(obstacle), _) => {
-            (503, format!("{unused}, but that cannot be proven now: {obstacle}."), STEP_3.to_owned(), None)
-        }
-        (Prospect::Moving(remaining), true) => (
-            Code::EntrySettling.status(),
-            format!("{unused}; the proof takes about {} s more.", remaining.as_secs() + 1),
-            format!("{STEP_3} {}", if change.caller.put { AGAIN } else { WAITS }),
-            Some(retry_after(*remaining, change.caller, guard)),
-        ),
-        (Prospect::Moving(remaining), false) => (
-            403,
-            format!("{unused}; the proof takes about {} s from the first real request.", remaining.as_secs() + 1),
-            format!("{STEP_3} A dry run and the identities of kube-system do not wait for it."),
-            None,
-        ),
-    };
-    let causes = causes(entries, |entry| cause(entry, &what));
-    let mut denial = denial(Code::EntrySettling, status, &change.key.name, &what, &next, causes);
-    denial.retry_after = retry_after;
-    denial
+    let pace = pace(&unused, prospect, change.caller, guard);
+    let causes = causes(entries, |entry| cause(entry, &pace.what));
+    let denial = denial(Code::EntrySettling, pace.status, &change.key.name, &pace.what, &pace.next, causes);
+    Denial { retry_after: pace.retry_after, ..denial }
+}
+
+/// What is said to whoever waits for a proof.
+struct Pace {
+    status: u16,
+    what: String,
+    next: String,
+    retry_after: Option<Duration>,
+}
+
+/// Says how long the proof takes that something is `unused`, and whether to wait for it.
+fn pace(unused: &str, prospect: &Prospect, caller: Caller, guard: Guard) -> Pace {
+    match (prospect, caller.waits()) {
+        (Prospect::Stuck(obstacle), _) => Pace {
+            status: 503,
+            what: format!("{unused}, but that cannot be proven now: {obstacle}."),
+            next: STEP_3.to_owned(),
+            retry_after: None,
+        },
+        (Prospect::Moving(remaining), true) => Pace {
+            status: Code::EntrySettling.status(),
+            what: format!("{unused}; the proof takes about {} s more.", remaining.as_secs() + 1),
+            next: format!("{STEP_3} {}", if caller.put { AGAIN } else { WAITS }),
+            retry_after: Some(retry_after(*remaining, caller, guard)),
+        },
+        (Prospect::Moving(remaining), false) => Pace {
+            status: 403,
+            what: format!("{unused}; the proof takes about {} s from the first real request.", remaining.as_secs() + 1),
+            next: format!("{STEP_3} A dry run and the identities of kube-system do not wait for it."),
+            retry_after: None,
+        },
+    }
 }
 
 const STEP_3: &str = "This is step 3 (remove) of a release.";
@@ -323,6 +340,14 @@ pub(super) fn unknown_catalog(change: &WorkloadChange, key: &CatalogKey, exists:
 pub(super) fn catalog_going(change: &WorkloadChange, key: &CatalogKey) -> Denial {
     let what = format!("it references model ConfigMap {key}, which is being deleted.");
     let next = "Wait until it is gone, create it anew (step 1 of a release), then repeat this.";
+    let causes = vec![cause(key, &what)];
+    denial(Code::UnknownCatalog, Code::UnknownCatalog.status(), &subject(change), &what, next, causes)
+}
+
+/// MG202: the namespace of the model ConfigMap is about to be deleted.
+pub(super) fn catalog_closing(change: &WorkloadChange, key: &CatalogKey) -> Denial {
+    let what = format!("it references model ConfigMap {key}, whose namespace is about to be deleted.");
+    let next = "If that deletion was given up, repeat this in a few minutes; else reference another model ConfigMap.";
     let causes = vec![cause(key, &what)];
     denial(Code::UnknownCatalog, Code::UnknownCatalog.status(), &subject(change), &what, next, causes)
 }

@@ -20,6 +20,8 @@ pub enum Request<'a> {
     Catalog(Box<CatalogChange<'a>>),
     /// A ReplicaSet is scaled up from zero: its template must be read before it can be judged.
     ScaleUp(ObjectId, Caller),
+    /// A namespace is deleted, or leaves the guard.
+    Namespace(NamespaceChange),
     /// A pod, or an object with a pod template.
     Workload(WorkloadChange),
 }
@@ -102,6 +104,30 @@ pub enum Declared {
     Invalid(Format, CatalogError),
     /// The label names no format.
     UnknownFormat(UnknownFormat),
+}
+
+/// A guarded namespace goes.
+#[derive(Clone, Debug)]
+pub struct NamespaceChange {
+    /// Which one.
+    pub name: Box<str>,
+    /// How it goes; `None` where it stays, and only what it says of break-glass changes.
+    pub departure: Option<Departure>,
+    /// It is being deleted already.
+    pub going: bool,
+    /// What it says of break-glass.
+    pub break_glass: BreakGlass,
+    /// Who asks.
+    pub caller: Caller,
+}
+
+/// How a namespace goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Departure {
+    /// With everything in it.
+    Deletion,
+    /// Its label goes: the references of its workloads would no longer count.
+    OptOut,
 }
 
 /// An object that can hold entries is created or changed.

@@ -89,6 +89,9 @@ fn admit<'f>(
     if stored.deleting || (is_foreign && namespace_goes(change, key, facts)?) {
         return Err(Box::new(message::catalog_going(change, key)));
     }
+    if is_foreign && stored.usage.is_closing() {
+        return Err(Box::new(message::catalog_closing(change, key)));
+    }
     let catalog = match &stored.declared {
         Declared::Catalog(_, catalog) => catalog,
         other => return Err(Box::new(message::catalog_unreadable(change, key, other))),

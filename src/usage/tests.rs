@@ -33,7 +33,13 @@ impl Fixture {
 
     fn plan(&mut self, held: Option<&[&str]>, now: u64) -> Plan {
         let held = held.map(entries);
-        let view = View { usage: &self.usage, entries: &self.entries, retained: &self.retained, held: held.as_ref() };
+        let view = View {
+            usage: &self.usage,
+            entries: &self.entries,
+            retained: &self.retained,
+            held: held.as_ref(),
+            needed_elsewhere: None,
+        };
         let ids = &mut self.ids;
         let id = || {
             *ids += 1;

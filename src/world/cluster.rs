@@ -7,8 +7,8 @@
 //! settle, announce ──queue──▶ controller
 //! ```
 
-use crate::catalog::EntryName;
-use crate::controller::{Progress, Refused};
+use crate::catalog::{EntryName, Format};
+use crate::controller::{Progress, Refused, Wanted};
 use crate::event::Event;
 use crate::guard::Guard;
 use crate::holder::{Hold, Holders, ObjectId};
@@ -16,7 +16,9 @@ use crate::index::Index;
 use crate::metrics::{EventLoss, Metrics};
 use crate::names;
 use crate::object::{Content, StringMap, Workload};
-use crate::policy::{CurrentEpoch, Declared, HoldersOf, Lift, Prospect, Requester, Stored, TargetsOf, Unread};
+use crate::policy::{
+    CurrentEpoch, Declared, HoldersOf, Lift, Prospect, Requester, SharedCatalog, Stored, TargetsOf, Unread,
+};
 use crate::reference::CatalogKey;
 use crate::sharing::Sharing;
 use crate::usage::Usage;
@@ -24,8 +26,8 @@ use crate::world::{LiftError, World};
 use base64::Engine as _;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
-use parking_lot::RwLock;
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use parking_lot::{RwLock, RwLockReadGuard};
 use serde_json::json;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -125,11 +127,7 @@ impl World for Cluster {
     }
 
     fn holders(&self, of: &HoldersOf) -> Result<BTreeMap<EntryName, Holders>, Unread> {
-        let index = self.index.read();
-        if !index.synced() {
-            let missing: Vec<_> = index.missing().map(|source| source.to_string()).collect();
-            return Err(Unread::new("the holders", format_args!("not listed yet: {}", missing.join(", "))));
-        }
+        let index = self.synced()?;
         let holders = |entry: &EntryName| (entry.clone(), index.holders(&of.catalog, &of.sharing, of.format, entry));
         Ok(of.entries.iter().map(holders).collect())
     }
@@ -140,13 +138,51 @@ impl World for Cluster {
         known.unwrap_or_default()
     }
 
+    async fn shared_by(&self, namespace: &str) -> Result<Vec<SharedCatalog>, Unread> {
+        let config_maps = Api::<ConfigMap>::namespaced(self.client.clone(), namespace);
+        let what = || format!("the model ConfigMaps of namespace {namespace}");
+        let labelled = ListParams::default().labels(names::CATALOG_LABEL);
+        let found = answered(what, config_maps.list(&labelled)).await?;
+        found
+            .iter()
+            .map(|object| (object, stored(object)))
+            .filter(|(_, it)| it.sharing.reaches_others())
+            .map(|(object, stored)| {
+                let key = CatalogKey::new(namespace, object.metadata.name.as_deref().unwrap_or_default());
+                let uid = object.metadata.uid.as_deref().unwrap_or_default();
+                // What cannot be read may be of any format.
+                let format = stored.declared.format().unwrap_or(Format::Keys);
+                let elsewhere = self.synced()?.elsewhere(&key, &stored.sharing, format);
+                let closed = self.epoch(&stored.sharing).is_ok_and(|epoch| stored.usage.is_closed(&epoch));
+                let prospect = self.progress.prospect_of_closing(uid, &stored);
+                Ok(SharedCatalog { key, elsewhere, closed, prospect })
+            })
+            .collect()
+    }
+
+    fn residents(&self, namespace: &str) -> Result<Holders, Unread> {
+        let index = self.synced()?;
+        let catalogs = index.catalogs().map(|(key, facts)| {
+            let format = facts.listing.as_ref().map_or(Format::Keys, |listing| listing.format);
+            (key, Sharing::new(&key.namespace, facts.shared_with.as_deref()), format)
+        });
+        Ok(index.residents(namespace, catalogs))
+    }
+
+    fn close(&self, catalogs: BTreeSet<CatalogKey>) {
+        for catalog in catalogs {
+            let _ = self.refused.try_send(Refused { catalog, wanted: Wanted::Closing, at: Instant::now() });
+        }
+    }
+
     fn prospect(&self, of: &HoldersOf) -> Prospect {
         self.progress.prospect(of)
     }
 
     fn settle(&self, catalog: &CatalogKey, entries: BTreeSet<EntryName>) {
         // A full queue means that many are being settled already; the client asks again anyway.
-        let _ = self.refused.try_send(Refused { catalog: catalog.clone(), entries, at: Instant::now() });
+        let wanted = Wanted::Removal(entries);
+        let _ = self.refused.try_send(Refused { catalog: catalog.clone(), wanted, at: Instant::now() });
     }
 
     fn announce(&self, event: Event) {
@@ -157,6 +193,16 @@ impl World for Cluster {
 }
 
 impl Cluster {
+    /// The index, once it knows every kind of holder.
+    fn synced(&self) -> Result<RwLockReadGuard<'_, Index>, Unread> {
+        let index = self.index.read();
+        if index.synced() {
+            return Ok(index);
+        }
+        let missing: Vec<_> = index.missing().map(|source| source.to_string()).collect();
+        Err(Unread::new("the holders", format_args!("not listed yet: {}", missing.join(", "))))
+    }
+
     /// Writes the usage annotation and nothing else, conditional on the revision that was read.
     ///
     /// # Errors

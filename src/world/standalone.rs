@@ -22,14 +22,15 @@ mod snapshot;
 
 pub use snapshot::ManifestsError;
 
-use crate::catalog::EntryName;
+use crate::catalog::{EntryName, Format};
 use crate::event::Event;
 use crate::guard::{Guard, RollbackTargets};
 use crate::holder::{Holders, ObjectId};
 use crate::names;
 use crate::object::Workload;
 use crate::policy::{
-    CatalogChange, CurrentEpoch, Declared, HoldersOf, Lift, Proof, Prospect, Requester, Stored, TargetsOf, Unread,
+    CatalogChange, CurrentEpoch, Declared, HoldersOf, Lift, Proof, Prospect, Requester, SharedCatalog, Stored,
+    TargetsOf, Unread,
 };
 use crate::reference::CatalogKey;
 use crate::sharing::Sharing;
@@ -175,6 +176,28 @@ impl World for Standalone {
         self.last().map(targets).unwrap_or_default()
     }
 
+    async fn shared_by(&self, namespace: &str) -> Result<Vec<SharedCatalog>, Unread> {
+        let snapshot = self.fresh().await?;
+        let shared = snapshot.catalogs.iter().filter(|(key, it)| {
+            *key.namespace == *namespace && it.declared != Declared::Ordinary && it.sharing.reaches_others()
+        });
+        let read = |(key, stored): (&CatalogKey, &Stored)| {
+            let elsewhere = snapshot.index.elsewhere(key, &stored.sharing, format_of(stored));
+            // Nobody changes the folder meanwhile: that nobody is found is the proof.
+            SharedCatalog { key: key.clone(), elsewhere, closed: true, prospect: Prospect::Moving(Default::default()) }
+        };
+        Ok(shared.map(read).collect())
+    }
+
+    fn residents(&self, namespace: &str) -> Result<Holders, Unread> {
+        let snapshot = self.last()?;
+        let catalogs = snapshot.catalogs.iter().filter(|(_, it)| it.declared != Declared::Ordinary);
+        let catalogs = catalogs.map(|(key, it)| (key, it.sharing.clone(), format_of(it)));
+        Ok(snapshot.index.residents(namespace, catalogs))
+    }
+
+    fn close(&self, _: BTreeSet<CatalogKey>) {}
+
     fn prospect(&self, _: &HoldersOf) -> Prospect {
         Prospect::Stuck("no controller works on a folder of manifests".to_owned())
     }
@@ -182,6 +205,11 @@ impl World for Standalone {
     fn settle(&self, _: &CatalogKey, _: BTreeSet<EntryName>) {}
 
     fn announce(&self, _: Event) {}
+}
+
+/// What cannot be read may be of any format.
+fn format_of(stored: &Stored) -> Format {
+    stored.declared.format().unwrap_or(Format::Keys)
 }
 
 /// Reads the folder, and what it means unless that is what `last` was.

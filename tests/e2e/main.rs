@@ -13,6 +13,7 @@ mod defer;
 mod events;
 mod forgery;
 mod incident;
+mod namespaces;
 mod optin;
 mod proofs;
 mod races;
@@ -77,6 +78,7 @@ fn all() -> Vec<Test> {
         incident::tests,
         forgery::tests,
         references::tests,
+        namespaces::tests,
         optin::tests,
         proofs::tests,
         races::tests,

@@ -206,7 +206,13 @@ impl Real {
             let (usage, entries) = (usage(planned.seen.usage), listed(&planned.seen));
             let held = names(planned.held).intersection(&entries).cloned().collect();
             let retained = names(planned.seen.retained);
-            let view = View { usage: &usage, entries: &entries, retained: &retained, held: Some(&held) };
+            let view = View {
+                usage: &usage,
+                entries: &entries,
+                retained: &retained,
+                held: Some(&held),
+                needed_elsewhere: None,
+            };
             let mut settler = remembering(planned.timers, planned.quiet.then_some(&entries));
             let mut id = planned.id;
             let ids = || {
@@ -309,6 +315,7 @@ fn remembering(timers: [Option<(u8, u8)>; ENTRIES], quiet: Option<&BTreeSet<Entr
             entries: quiet.unwrap_or(&no_entries),
             retained: &no_entries,
             held: Some(&nobody),
+            needed_elsewhere: None,
         };
         let _ = settler.plan(view, &Epoch::new(&epoch_name(1)), LONG, at, || settling_id(u8::MAX));
     };

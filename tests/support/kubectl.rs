@@ -117,6 +117,11 @@ impl Output {
         if self.status.success() { Ok(self) } else { Err(self) }
     }
 
+    /// Whether it was denied with this code, for conditions.
+    pub(crate) fn denies(self, code: &str) -> std::result::Result<(), Self> {
+        if !self.status.success() && self.stderr.contains(&format!("[{code}]")) { Ok(()) } else { Err(self) }
+    }
+
     /// It failed, by a denial of modelguard's with this code.
     #[track_caller]
     pub(crate) fn denied(self, code: &str) -> Self {

@@ -5,7 +5,9 @@ use modelguard::event::Event;
 use modelguard::guard::Guard;
 use modelguard::holder::{self, Hold, Holders, ObjectId};
 use modelguard::object::{Content, Workload};
-use modelguard::policy::{CurrentEpoch, Declared, HoldersOf, Lift, Prospect, Requester, Stored, TargetsOf, Unread};
+use modelguard::policy::{
+    CurrentEpoch, Declared, HoldersOf, Lift, Prospect, Requester, SharedCatalog, Stored, TargetsOf, Unread,
+};
 use modelguard::reference::CatalogKey;
 use modelguard::sharing::Sharing;
 use modelguard::usage::{Epoch, Usage};
@@ -153,6 +155,16 @@ impl World for Fake {
     fn rollback_targets(&self, _: &TargetsOf) -> BTreeMap<EntryName, Holders> {
         BTreeMap::new()
     }
+
+    async fn shared_by(&self, _: &str) -> Result<Vec<SharedCatalog>, Unread> {
+        Ok(Vec::new())
+    }
+
+    fn residents(&self, _: &str) -> Result<Holders, Unread> {
+        Ok(Holders::default())
+    }
+
+    fn close(&self, _: BTreeSet<CatalogKey>) {}
 
     fn prospect(&self, _: &HoldersOf) -> Prospect {
         Prospect::Stuck("nothing settles here".to_owned())

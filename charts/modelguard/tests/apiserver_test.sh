@@ -433,6 +433,19 @@ check_life() { # check_life HELM: installed, moved twice, uninstalled
   until_ok "$1: the URL is called" 10 is_sent https://127.0.0.1:1/validate
 }
 
+check_namespace() {
+  local label='modelguard.dev/guard' until='modelguard.dev/break-glass="2026-01-01T00:00:00Z why"'
+  sent 'a guarded namespace is deleted' namespace ask delete namespace prod
+  sent 'the guard label is taken away' namespace ask label namespace prod "$label-"
+  sent 'the guard label gets another value' namespace ask label --overwrite namespace prod "$label=disabled"
+  sent 'break-glass is set on a guarded namespace' namespace ask annotate namespace prod "$until"
+  passes 'a guarded namespace is labelled' ask label namespace prod note=x
+  passes 'a guarded namespace is annotated' ask annotate namespace prod note=x
+  passes 'a namespace is labelled for the first time' ask label namespace plain "$label=enabled"
+  passes 'a namespace that is not guarded is deleted' ask delete namespace plain
+  passes 'an excluded namespace is deleted' ask delete namespace excluded
+}
+
 check_uninstall() {
   passes "$1 uninstalls" "$1" uninstall modelguard -n guard
   until_ok "$1: nothing is sent any more" 10 is_not_sent
@@ -448,6 +461,7 @@ check_policies
 without_policy check_catalog
 check_revision
 check_workload
+check_namespace
 check_controllers
 check_rights
 check_uninstall helm

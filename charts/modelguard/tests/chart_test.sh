@@ -110,10 +110,10 @@ exactly "${always[@]}" "${rbac[@]}" Service Deployment PodDisruptionBudget
 has MutatingWebhookConfiguration 'name: modelguard' '- name: revision.modelguard.dev' 'failurePolicy: Ignore' \
   'reinvocationPolicy: IfNeeded' 'path: /mutate' 'port: 443' 'namespace: "guard"'
 lacks MutatingWebhookConfiguration matchConditions: 'modelguard.dev/guard'
-has ValidatingWebhookConfiguration 'name: modelguard' '- name: catalog.modelguard.dev' '- name: workload.modelguard.dev'
-times 2 ValidatingWebhookConfiguration 'failurePolicy: Fail'
-times 2 ValidatingWebhookConfiguration 'path: /validate'
-times 1 ValidatingWebhookConfiguration '- key: modelguard.dev/guard'
+has ValidatingWebhookConfiguration 'name: modelguard' '- name: catalog.modelguard.dev' '- name: workload.modelguard.dev' '- name: namespace.modelguard.dev'
+times 3 ValidatingWebhookConfiguration 'failurePolicy: Fail'
+times 3 ValidatingWebhookConfiguration 'path: /validate'
+times 2 ValidatingWebhookConfiguration '- key: modelguard.dev/guard'
 for kind in "${configurations[@]}"; do
   object "$kind"
   entries=$(grep -c '^- name: .*[.]modelguard[.]dev$' "$work/object")
@@ -163,24 +163,24 @@ render 'a webhook behind an external name' --set service.externalName=localhost,
 exactly "${always[@]}" "${rbac[@]}" Service
 has Service 'type: ExternalName' 'externalName: "localhost"' 'port: 8443'
 lacks Service selector targetPort
-times 2 ValidatingWebhookConfiguration 'port: 8443'
+times 3 ValidatingWebhookConfiguration 'port: 8443'
 
 render 'a webhook behind a URL' --set webhooks.url=https://localhost:8443/base/
 exactly "${always[@]}" "${rbac[@]}"
 has MutatingWebhookConfiguration 'url: "https://localhost:8443/base/mutate"'
-times 2 ValidatingWebhookConfiguration 'url: "https://localhost:8443/base/validate"'
+times 3 ValidatingWebhookConfiguration 'url: "https://localhost:8443/base/validate"'
 for kind in "${configurations[@]}"; do lacks "$kind" 'service:'; done
 
 render 'a CA bundle' --set-file "certificates.caBundle=$work/ca.crt" --set certificates.secretName=mine
 times 1 MutatingWebhookConfiguration "caBundle: $(base64 <"$work/ca.crt" | tr -d '\n')"
-times 2 ValidatingWebhookConfiguration "caBundle: $(base64 <"$work/ca.crt" | tr -d '\n')"
+times 3 ValidatingWebhookConfiguration "caBundle: $(base64 <"$work/ca.crt" | tr -d '\n')"
 has Deployment 'secretName: "mine"'
 
 render 'more namespaces' --set 'webhooks.excludeNamespaces={team-a,kube-system}' --set webhooks.annotations.a=b
 times 1 MutatingWebhookConfiguration '- team-a'
 times 1 ValidatingAdmissionPolicy '- team-a'
-times 2 ValidatingWebhookConfiguration '- team-a'
-times 2 ValidatingWebhookConfiguration '- kube-system'
+times 3 ValidatingWebhookConfiguration '- team-a'
+times 3 ValidatingWebhookConfiguration '- kube-system'
 for kind in "${configurations[@]}"; do has "$kind" 'a: b'; done
 
 render 'an identity of its own' --set serviceAccount.name=sa,serviceAccount.annotations.a=b
