@@ -101,7 +101,9 @@ fn refuses(denial: &Denial, step: Option<Step>) -> bool {
         | Code::UnknownCatalog
         | Code::NamespaceInUse
         | Code::NamespaceOptOut
-        | Code::ReferenceInvalid => false,
+        | Code::NotServed
+        | Code::ReferenceInvalid
+        | Code::LastServer => false,
     }
 }
 

@@ -11,6 +11,8 @@ pub struct Guard {
     pub while_in_use: WhileInUse,
     /// What becomes of a removal of what only a rollback would need.
     pub rollback_targets: RollbackTargets,
+    /// Whether a reference is admitted only where a ready server serves its entry.
+    pub require_served: bool,
 }
 
 /// What becomes of a change that takes away an entry which is not proven Idle.

@@ -101,6 +101,19 @@ impl Holders {
         self.workloads.len() == self.workloads_total && self.workloads.iter().all(goes)
     }
 
+    /// The same without one workload.
+    #[must_use]
+    pub fn without(mut self, one: &ObjectId) -> Self {
+        let is_it =
+            |it: &Workload| (&*it.kind, &it.namespace, &it.name) == (one.kind.kind(), &one.namespace, &one.name);
+        if let Some(at) = self.workloads.iter().position(is_it) {
+            let gone = self.workloads.remove(at);
+            self.workloads_total -= 1;
+            self.pods_total -= gone.pods;
+        }
+        self
+    }
+
     /// Both together; the lists are bounded, the totals are not.
     #[must_use]
     pub fn merge(mut self, other: &Self) -> Self {

@@ -35,7 +35,7 @@ mod tally;
 pub mod watch;
 
 pub use facts::{CatalogFacts, Facts, Listing};
-pub use live::{LiveError, live};
+pub use live::{LiveError, live, ready_servers};
 
 use crate::catalog::{EntryName, Format};
 use crate::guard::RollbackTargets;
@@ -278,6 +278,23 @@ impl Index {
     /// The model ConfigMaps.
     pub fn catalogs(&self) -> impl Iterator<Item = (&CatalogKey, &CatalogFacts)> {
         self.catalogs.iter().map(|(key, (facts, _))| (key, facts))
+    }
+
+    /// A model ConfigMap.
+    pub fn catalog(&self, key: &CatalogKey) -> Option<&CatalogFacts> {
+        self.catalogs.get(key).map(|(facts, _)| facts)
+    }
+
+    /// Those of `entries` that anybody holds, and who.
+    pub fn users<'a>(
+        &self,
+        catalog: &CatalogKey,
+        sharing: &Sharing,
+        format: Format,
+        entries: impl IntoIterator<Item = &'a EntryName>,
+    ) -> BTreeMap<EntryName, Holders> {
+        let held = self.held(catalog, sharing, format, entries).into_iter();
+        held.map(|entry| (entry.clone(), self.holders(catalog, sharing, format, &entry))).collect()
     }
 
     /// Who holds `entry` of a catalog that is shared so.

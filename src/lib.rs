@@ -37,6 +37,8 @@
 //! 5. The data of a model ConfigMap is changed by its owners' requests only; modelguard's own writes touch
 //!    annotations, conditional on the revision that they rest on.
 //! 6. No request is cut off: there is an answer with a reason before the API server's deadline.
+//! 7. An entry that is known to be used keeps a ready server: a server's departure is on the ConfigMap before it is
+//!    allowed (`policy/server.rs`).
 //!
 //! The feature `unsound` breaks the first two, so that `tests/e2e/races.rs` can show that it would notice: a reference
 //! lifts nothing, and the controller does not wait. The rules and the state machine are left as they are.

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! Request ──needs()──▶ Needs ──(World)──▶ Facts ──decide()──▶ Decision { denial?, warnings, lifts, settle }
+//!                        ▲──needs_then()───┘ where a fact makes another one necessary
 //! CatalogChange ──mutate()──▶ Mutation: annotations to set or remove, entries to keep or to let go
 //! ```
 //! Everything here is pure: equal input, equal answer, so a request may be judged as often as the API server
 //! likes. P1 and P2 are the two halves of the protocol that [`crate::usage`] describes: a reference takes its
 //! entry back to InUse before it is allowed (`policy/workload.rs`), a removal wants Idle in the old object (`policy/catalog.rs`).
+//! That the last server of an entry stays is ordered by the same annotation (`policy/server.rs`).
 
 mod break_glass;
 mod catalog;
@@ -14,6 +16,7 @@ mod decision;
 mod message;
 mod namespace;
 mod request;
+mod server;
 mod workload;
 
 pub use break_glass::{BreakGlass, Grant};
@@ -36,8 +39,16 @@ pub fn needs(request: &Request<'_>, terms: &Terms) -> Needs {
     match request {
         Request::Catalog(change) => catalog::needs(change, terms),
         Request::Namespace(change) => namespace::needs(change, terms),
-        Request::ScaleUp(..) => Needs::default(),
+        Request::ScaleUp(..) | Request::ScaleDown(..) => Needs::default(),
         Request::Workload(change) => workload::needs(change, terms),
+    }
+}
+
+/// What must be known besides, by what is known now.
+pub fn needs_then(request: &Request<'_>, facts: &Facts, terms: &Terms) -> Needs {
+    match request {
+        Request::Workload(change) => server::needs(change, facts, terms),
+        Request::Catalog(_) | Request::Namespace(_) | Request::ScaleUp(..) | Request::ScaleDown(..) => Needs::default(),
     }
 }
 
@@ -46,7 +57,7 @@ pub fn decide(request: &Request<'_>, facts: &Facts, terms: &Terms) -> Decision {
     match request {
         Request::Catalog(change) => catalog::decide(change, facts, terms),
         Request::Namespace(change) => namespace::decide(change, facts, terms),
-        Request::ScaleUp(id, _) => {
+        Request::ScaleUp(id, _) | Request::ScaleDown(id, _) => {
             let subject = format!("{} {}/{}", id.kind, id.namespace, id.name);
             unverified(&subject, &Unread::new("its pod template", "was not read")).into()
         }

@@ -14,11 +14,12 @@ mod config_map;
 mod env;
 mod serves;
 
+pub use serves::{Left, Served, Server, Serves};
+
 use crate::catalog::{EntryName, InvalidName};
 use crate::names;
 use crate::object::{HolderKind, PodTemplate, Workload};
 use annotation::{Annotation, InvalidItem};
-use serves::Serves;
 use std::collections::BTreeSet;
 use std::fmt;
 use thiserror::Error;

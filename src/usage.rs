@@ -21,11 +21,13 @@
 //! void a proof that the other one still believes.
 
 mod closing;
+mod departing;
 
 pub use closing::Closing;
 
 use crate::catalog::EntryName;
 use closing::{Closer, Next};
+use departing::{Departing, Departures};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -73,7 +75,8 @@ pub enum Why {
     Refused,
 }
 
-/// The annotation `modelguard.dev/usage`: the entries that are not InUse. Keys are sorted, so equal states are equal bytes.
+/// The annotation `modelguard.dev/usage`: the entries that are not InUse, and the servers that are about to leave. Keys
+/// are sorted, so equal states are equal bytes.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Usage {
     epoch: Epoch,
@@ -81,6 +84,8 @@ pub struct Usage {
     settling: BTreeMap<EntryName, SettlingId>,
     /// Whether the namespace is to go, and how far that is proven; of its own epoch.
     closing: Option<Closing>,
+    /// The servers that are about to leave; of any epoch.
+    departing: Departing,
 }
 
 /// A model ConfigMap as the controller sees it now.
@@ -127,6 +132,7 @@ pub struct Settler {
     /// How often an entry was marked and then taken back: each doubles the wait, so that Jobs do not make it flap.
     lifts: BTreeMap<EntryName, u32>,
     closer: Closer,
+    departures: Departures,
 }
 
 // === impl Epoch ===
@@ -166,21 +172,22 @@ impl Usage {
         annotation.and_then(|text| serde_json::from_str::<Wire>(text).ok()).and_then(Wire::read).unwrap_or_default()
     }
 
-    /// The annotation; `None` if every entry is InUse, for then there is none.
+    /// The annotation; `None` if every entry is InUse and no server leaves, for then there is none.
     pub fn render(&self) -> Option<String> {
         let wire = Wire {
             closing: self.closing.clone(),
             epoch: self.epoch.clone(),
             idle: self.idle.iter().map(|entry| entry.as_str().into()).collect(),
             settling: self.settling.iter().map(|(entry, id)| (entry.as_str().into(), id.clone())).collect(),
+            departing: self.departing.clone(),
         };
         // A map of strings always serializes.
         if self.is_empty() { None } else { serde_json::to_string(&wire).ok() }
     }
 
-    /// Whether every entry is InUse, and the namespace is not to go.
+    /// Whether every entry is InUse, no server is about to leave, and the namespace is not to go.
     pub fn is_empty(&self) -> bool {
-        self.idle.is_empty() && self.settling.is_empty() && self.closing.is_none()
+        self.idle.is_empty() && self.settling.is_empty() && self.departing.is_empty() && self.closing.is_none()
     }
 
     /// What is known of `entry` in `epoch`: state of another epoch reads as InUse.
@@ -264,7 +271,8 @@ impl Usage {
 
     /// This usage if it is of `epoch`, else one that says nothing of any entry.
     fn in_epoch(&self, epoch: &Epoch) -> Self {
-        let anew = || Self { closing: self.closing.clone(), ..Self::new(epoch.clone()) };
+        let anew =
+            || Self { closing: self.closing.clone(), departing: self.departing.clone(), ..Self::new(epoch.clone()) };
         if self.epoch == *epoch { self.clone() } else { anew() }
     }
 
@@ -294,6 +302,8 @@ struct Wire {
     idle: Vec<Box<str>>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     settling: BTreeMap<Box<str>, SettlingId>,
+    #[serde(default, skip_serializing_if = "Departing::is_empty")]
+    departing: Departing,
 }
 
 impl Wire {
@@ -306,7 +316,13 @@ impl Wire {
             .collect::<Option<_>>()?;
         // An entry is in one state; a text that says two says nothing.
         let unambiguous = idle.iter().all(|entry| !settling.contains_key(entry));
-        unambiguous.then_some(Usage { epoch: self.epoch, idle, settling, closing: self.closing })
+        unambiguous.then_some(Usage {
+            epoch: self.epoch,
+            idle,
+            settling,
+            closing: self.closing,
+            departing: self.departing,
+        })
     }
 }
 
@@ -326,7 +342,9 @@ impl Settler {
     ) -> Plan {
         self.observe(view, epoch, now);
         let mut usage = view.usage.in_epoch(epoch).retaining(|entry| view.entries.contains(entry));
+        self.departures.forget(&mut usage.departing, settle, now);
         let mut wake = self.seen.values().map(|since| *since + settle + TICK).collect::<Vec<_>>();
+        wake.extend(self.departures.wake(settle));
         if let Some(held) = view.held {
             let back: Vec<_> = usage.marked().filter(|entry| held.contains(*entry)).cloned().collect();
             let (ripe, later) = self.ripe(view.retained, now);
@@ -349,7 +367,9 @@ impl Settler {
             },
         }
         let due = self.due(&usage, epoch, settle, now).filter(|_| view.held.is_some()).collect();
-        let changed = usage != *view.usage && !(usage.is_empty() && view.usage.is_empty());
+        // The epoch alone says nothing where no entry is marked.
+        let same_but_epoch = Usage { epoch: view.usage.epoch.clone(), ..usage.clone() } == *view.usage;
+        let changed = usage != *view.usage && !(same_but_epoch && usage.marked().next().is_none());
         let goes = |entry: &&EntryName| view.held.is_some() && view.usage.state(entry, epoch) == State::Idle;
         let retire = view.retained.iter().filter(goes).filter(|_| !changed).cloned().collect();
         Plan {
@@ -401,6 +421,7 @@ impl Settler {
         for key in settling {
             self.seen.entry(key).or_insert(now);
         }
+        self.departures.observe(&view.usage.departing, now);
         let marked: BTreeSet<_> = view.usage.in_epoch(epoch).marked().cloned().collect();
         // That an epoch ended takes entries back, too, and says nothing about them.
         if self.epoch == *epoch {

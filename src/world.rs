@@ -17,7 +17,7 @@ use crate::object::Workload;
 use crate::policy::{
     CatalogChange, CurrentEpoch, HoldersOf, Lift, Proof, Prospect, Requester, SharedCatalog, Stored, TargetsOf, Unread,
 };
-use crate::reference::CatalogKey;
+use crate::reference::{CatalogKey, Left, Server};
 use crate::sharing::Sharing;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -75,6 +75,15 @@ pub trait World: Send + Sync + 'static {
     /// Asks that these catalogs be closed to other namespaces, and the proof begin that nobody there needs them; as
     /// [`World::settle`] does.
     fn close(&self, catalogs: BTreeSet<CatalogKey>);
+    /// Who is known to hold what a server leaves of a catalog; entries without holders are not in the answer.
+    fn left(
+        &self,
+        catalog: &CatalogKey,
+        left: &Left,
+    ) -> impl Future<Output = Result<BTreeMap<EntryName, Holders>, Unread>> + Send;
+
+    /// The ready servers in all guarded namespaces that any of these catalogs is shared with, as they are now.
+    fn servers(&self, shared: &[&Sharing]) -> impl Future<Output = Result<Vec<Server>, Unread>> + Send;
 
     /// Whether waiting would help to remove these entries.
     fn prospect(&self, of: &HoldersOf) -> Prospect;

@@ -27,6 +27,8 @@ mod check;
 mod closing;
 #[path = "protocol/controllers.rs"]
 mod controllers;
+#[path = "protocol/departing.rs"]
+mod departing;
 #[path = "protocol/model.rs"]
 mod model;
 #[path = "protocol/real.rs"]

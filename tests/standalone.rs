@@ -183,6 +183,36 @@ async fn a_reference_is_judged_by_the_manifests_as_they_are_now() {
     assert_eq!(server.judge(recorded("deployment-create")).await.unwrap().0, "MG202");
 }
 
+#[tokio::test]
+async fn the_last_server_stays_by_the_manifests_as_they_are_now() {
+    let dir = world(&app("extraction-models:v1"));
+    let serves = |name: &str| {
+        let manifest = app("").replace("extraction-api", name).replace("/uses: ''", "/serves: 'extraction-models:*'");
+        fs::write(dir.path().join(format!("{name}.yaml")), manifest).unwrap();
+    };
+    serves("server-a");
+    let server = Server::start(dir.path());
+    let mut deletion = recorded("deployment-create");
+    let request = &mut deletion["request"];
+    (request["operation"], request["name"]) = ("DELETE".into(), "server-a".into());
+    request["oldObject"] = request["object"].take();
+    request["oldObject"]["status"] = json!({"readyReplicas": 1});
+    let annotations = json!({"modelguard.dev/serves": "extraction-models:*"});
+    request["oldObject"]["spec"]["template"]["metadata"]["annotations"] = annotations;
+    let (code, message) = server.judge(deletion.clone()).await.unwrap();
+    assert_eq!(code, "MG301");
+    assert!(
+        message.contains("entry v1 of model ConfigMap prod/extraction-models, which is still used by"),
+        "{message}"
+    );
+    serves("server-b");
+    assert_eq!(server.judge(deletion.clone()).await, None);
+    fs::remove_file(dir.path().join("server-b.yaml")).unwrap();
+    assert_eq!(server.judge(deletion.clone()).await.unwrap().0, "MG301");
+    fs::write(dir.path().join("apps/api.yaml"), app("")).unwrap();
+    assert_eq!(server.judge(deletion).await, None);
+}
+
 #[test]
 fn manifests_that_cannot_be_read_at_the_start_end_it_with_2() {
     let dir = world("metadata:\n  name: a\n");

@@ -43,8 +43,8 @@ pub(crate) enum Known {
     ConfigMap,
     Holder(HolderKind),
     Namespace,
-    /// `replicasets/scale`
-    ReplicaSetScale,
+    /// `replicasets/scale`, `deployments/scale` or `statefulsets/scale`
+    Scale(HolderKind),
 }
 
 impl<'a> Identity<'a> {
@@ -68,7 +68,15 @@ impl Known {
             ("", "v1", "Namespace", ("", "namespaces", "")) => Some(Self::Namespace),
             // Both carry the whole Pod; a write to its status may change annotations.
             ("", "v1", "Pod", ("", "pods", "ephemeralcontainers" | "status")) => Some(Self::Holder(HolderKind::Pod)),
-            ("autoscaling", "v1", "Scale", ("apps", "replicasets", "scale")) => Some(Self::ReplicaSetScale),
+            ("autoscaling", "v1", "Scale", ("apps", "replicasets", "scale")) => {
+                Some(Self::Scale(HolderKind::ReplicaSet))
+            }
+            ("autoscaling", "v1", "Scale", ("apps", "deployments", "scale")) => {
+                Some(Self::Scale(HolderKind::Deployment))
+            }
+            ("autoscaling", "v1", "Scale", ("apps", "statefulsets", "scale")) => {
+                Some(Self::Scale(HolderKind::StatefulSet))
+            }
             (group, "v1", kind, (_, _, "")) => HolderKind::from_kind(group, kind).map(Self::Holder),
             _ => None,
         }
@@ -80,7 +88,7 @@ impl Known {
             Self::ConfigMap => "ConfigMap",
             Self::Holder(kind) => kind.kind(),
             Self::Namespace => "Namespace",
-            Self::ReplicaSetScale => "Scale",
+            Self::Scale(_) => "Scale",
         }
     }
 }
@@ -92,21 +100,25 @@ impl<'a> Review<'a> {
             (Some(Known::ConfigMap), Operation::Create | Operation::Delete | Operation::Update) => {
                 policy::Request::Catalog(Box::new(self.catalog_change(caller)?))
             }
+            (Some(Known::Holder(kind)), Operation::Delete) if kind.can_serve() => {
+                policy::Request::Workload(self.workload_removal(kind, caller)?.into())
+            }
             (Some(Known::Holder(_)), Operation::Delete) => return Ok(Asked::Nothing),
             (Some(Known::Holder(kind)), Operation::Create | Operation::Update) => {
-                policy::Request::Workload(self.workload_change(kind, caller, guard)?)
+                policy::Request::Workload(self.workload_change(kind, caller, guard)?.into())
             }
             (Some(Known::Namespace), Operation::Delete | Operation::Update) => match self.namespace_change(caller)? {
                 Some(change) => policy::Request::Namespace(change),
                 None => return Ok(Asked::Nothing),
             },
-            (Some(Known::ReplicaSetScale), Operation::Update) => {
-                let comes_alive =
-                    replicas("oldObject", self.stored()?)? == 0 && replicas("object", self.wanted()?)? != 0;
-                if !comes_alive {
-                    return Ok(Asked::Nothing);
+            (Some(Known::Scale(kind)), Operation::Update) => {
+                let id = self.object_id(kind);
+                match (replicas("oldObject", self.stored()?)?, replicas("object", self.wanted()?)?) {
+                    // The others hold at any replica count.
+                    (0, 1..) if kind == HolderKind::ReplicaSet => policy::Request::ScaleUp(id, caller),
+                    (1.., 0) if kind.can_serve() => policy::Request::ScaleDown(id, caller),
+                    _ => return Ok(Asked::Nothing),
                 }
-                policy::Request::ScaleUp(self.object_id(HolderKind::ReplicaSet), caller)
             }
             _ => return Err(self.stranger()),
         };
@@ -175,19 +187,30 @@ impl<'a> Review<'a> {
     }
 
     fn workload_change(&self, kind: HolderKind, caller: Caller, guard: Guard) -> Result<WorkloadChange, Unreadable> {
-        let read = |field, json: &RawValue| -> Result<Workload, Unreadable> {
-            let read = Workload::parse(json.get());
-            let mut object = read.map_err(|source| Unreadable::Object { field, source })?;
-            // References that name no namespace mean the one that the request is about.
-            object.metadata.namespace = self.namespace.to_string();
-            Ok(object)
-        };
         let old = match self.operation {
-            Operation::Update => Some(read("oldObject", self.stored()?)?),
+            Operation::Update => Some(self.workload("oldObject", self.stored()?)?),
             Operation::Connect | Operation::Create | Operation::Delete => None,
         };
-        let new = read("object", self.wanted()?)?;
+        let new = self.workload("object", self.wanted()?)?;
         Ok(WorkloadChange::new(self.object_id(kind), old.as_ref(), &new, caller, guard))
+    }
+
+    fn workload_removal(&self, kind: HolderKind, caller: Caller) -> Result<WorkloadChange, Unreadable> {
+        let stored = self.workload("oldObject", self.stored()?)?;
+        let mut id = self.object_id(kind);
+        // Items of a deletecollection are named by their object alone.
+        if id.name.is_empty() {
+            id.name = stored.metadata.name.as_str().into();
+        }
+        Ok(WorkloadChange::removed(id, &stored, caller))
+    }
+
+    fn workload(&self, field: &'static str, json: &RawValue) -> Result<Workload, Unreadable> {
+        let read = Workload::parse(json.get());
+        let mut object = read.map_err(|source| Unreadable::Object { field, source })?;
+        // References that name no namespace mean the one that the request is about.
+        object.metadata.namespace = self.namespace.to_string();
+        Ok(object)
     }
 
     /// What becomes of a guarded namespace; `None` of one that is not.

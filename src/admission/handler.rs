@@ -10,6 +10,7 @@ use super::shares::{Full, Pool};
 use crate::connections::Connection;
 use crate::event::Event;
 use crate::metrics::{Metrics, RequestLabels, Shed};
+use crate::object::HolderKind;
 use crate::policy::{self, Decision, Denial, Request, Terms};
 use crate::record::{Digests, Log, Object, Outcome, Record, Schema, Verdict};
 use crate::reference::CatalogKey;
@@ -374,7 +375,8 @@ impl Path {
             (Self::Mutate, _) => "revision",
             (Self::Validate, Some(Known::ConfigMap)) => "catalog",
             (Self::Validate, Some(Known::Namespace)) => "namespace",
-            (Self::Validate, Some(Known::Holder(_) | Known::ReplicaSetScale)) => "workload",
+            (Self::Validate, Some(Known::Holder(_) | Known::Scale(HolderKind::ReplicaSet))) => "workload",
+            (Self::Validate, Some(Known::Scale(_))) => "scale",
             (Self::Validate, None) => "other",
         }
     }

@@ -3,9 +3,9 @@
 //! ```text
 //! proof (a folder of manifests has its own)
 //!   ▼
-//! needs ──▶ facts (reads in parallel) ──▶ decide ──▶ lifts? ──written──▶ done
-//!   ▲                                                  │
-//!   └────────────────── conflict ──────────────────────┘
+//! needs ──▶ facts (reads in parallel), twice ──▶ decide ──▶ lifts? ──written──▶ done
+//!   ▲                                                         │
+//!   └────────────────────── conflict ─────────────────────────┘
 //! ```
 //! The caller bounds it in time: each turn awaits, so it can be given up at any of them. A lift that was
 //! written for a request that is then denied only keeps an entry longer.
@@ -24,6 +24,14 @@ pub(super) async fn judge<W: World>(world: &W, request: &mut Request<'_>, who: &
             change.proof = proof;
             decide(world, request, who).await
         }
+        Request::ScaleDown(id, caller) => match world.workload(id).await {
+            Err(unread) => not_read(request, &unread),
+            Ok(None) => Decision::default(),
+            Ok(Some(workload)) => {
+                let change = WorkloadChange::removed(id.clone(), &workload, *caller);
+                decide(world, &Request::Workload(change.into()), who).await
+            }
+        },
         Request::ScaleUp(id, caller) => match world.workload(id).await {
             Err(unread) => not_read(request, &unread),
             // Scaling what is gone comes to nothing.
@@ -33,7 +41,7 @@ pub(super) async fn judge<W: World>(world: &W, request: &mut Request<'_>, who: &
                     spec.replicas = Some(1);
                 }
                 let change = WorkloadChange::awakened(id.clone(), &workload, *caller);
-                decide(world, &Request::Workload(change), who).await
+                decide(world, &Request::Workload(change.into()), who).await
             }
         },
         Request::Namespace(_) | Request::Workload(_) => decide(world, request, who).await,
@@ -45,10 +53,15 @@ async fn decide<W: World>(world: &W, request: &Request<'_>, who: &Requester) -> 
         let epoch = match request {
             Request::Catalog(change) => world.epoch(&change.sharing()),
             // Nothing that adds a reference asks for it, and a namespace is of as many as it has catalogs.
-            Request::Namespace(_) | Request::ScaleUp(..) | Request::Workload(_) => Ok(Epoch::default()),
+            Request::Namespace(_) | Request::ScaleUp(..) | Request::ScaleDown(..) | Request::Workload(_) => {
+                Ok(Epoch::default())
+            }
         };
         let terms = Terms { epoch, guard: world.guard(), now: Timestamp::now() };
-        let facts = gather(world, &policy::needs(request, &terms), who).await;
+        let mut facts = Facts::default();
+        gather(world, &policy::needs(request, &terms), who, &mut facts).await;
+        let needs = policy::needs_then(request, &facts, &terms);
+        gather(world, &needs, who, &mut facts).await;
         let decision = policy::decide(request, &facts, &terms);
         if !decision.allowed() {
             return decision;
@@ -62,7 +75,8 @@ async fn decide<W: World>(world: &W, request: &Request<'_>, who: &Requester) -> 
     }
 }
 
-async fn gather<W: World>(world: &W, needs: &Needs, who: &Requester) -> Facts {
+/// Adds what is needed; the servers are listed when the ConfigMaps have been read, and not before.
+async fn gather<W: World>(world: &W, needs: &Needs, who: &Requester, facts: &mut Facts) {
     let catalogs = needs.catalogs.iter().map(async |key| (key.clone(), world.catalog(key).await));
     let terminating = needs.namespaces.iter().map(async |name| (name.clone(), world.terminating(name).await));
     let may_override =
@@ -70,15 +84,27 @@ async fn gather<W: World>(world: &W, needs: &Needs, who: &Requester) -> Facts {
     let shared = OptionFuture::from(needs.shared_by.as_ref().map(|namespace| world.shared_by(namespace)));
     let (catalogs, terminating, may_override, shared) =
         tokio::join!(join_all(catalogs), join_all(terminating), may_override, shared);
-    Facts {
-        catalogs: catalogs.into_iter().collect(),
-        terminating: terminating.into_iter().collect(),
-        may_override,
-        holders: needs.holders.as_ref().map(|of| world.holders(of)),
-        rollback_targets: needs.rollback_targets.as_ref().map(|of| world.rollback_targets(of)).unwrap_or_default(),
-        prospect: needs.holders.as_ref().map(|of| world.prospect(of)),
-        shared,
-        residents: needs.residents_of.as_ref().map(|namespace| world.residents(namespace)),
+    facts.catalogs.extend(catalogs);
+    facts.terminating.extend(terminating);
+    facts.may_override = may_override.or_else(|| facts.may_override.take());
+    facts.shared = shared.or_else(|| facts.shared.take());
+    if let Some(namespace) = &needs.residents_of {
+        facts.residents = Some(world.residents(namespace));
+    }
+    if let Some(of) = &needs.holders {
+        facts.holders = Some(world.holders(of));
+        facts.prospect = Some(world.prospect(of));
+    }
+    if let Some(of) = &needs.rollback_targets {
+        facts.rollback_targets = world.rollback_targets(of);
+    }
+    for (key, left) in &needs.left {
+        facts.left.insert(key.clone(), world.left(key, left).await);
+    }
+    if !needs.served.is_empty() {
+        let stored = needs.served.iter().filter_map(|key| facts.catalogs.get(key)?.as_ref().ok()?.as_ref());
+        let shared: Vec<_> = stored.map(|stored| &stored.sharing).collect();
+        facts.servers = Some(world.servers(&shared).await);
     }
 }
 
@@ -97,8 +123,8 @@ fn not_read(request: &Request<'_>, unread: &Unread) -> Decision {
     let subject = match request {
         Request::Catalog(change) => change.key.name.to_string(),
         Request::Namespace(change) => format!("Namespace {}", change.name),
-        Request::ScaleUp(id, _) => format!("{} {}/{}", id.kind, id.namespace, id.name),
-        Request::Workload(WorkloadChange { id, .. }) => format!("{} {}/{}", id.kind, id.namespace, id.name),
+        Request::ScaleUp(id, _) | Request::ScaleDown(id, _) => format!("{} {}/{}", id.kind, id.namespace, id.name),
+        Request::Workload(change) => format!("{} {}/{}", change.id.kind, change.id.namespace, change.id.name),
     };
     policy::unverified(&subject, unread).into()
 }

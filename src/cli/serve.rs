@@ -70,6 +70,10 @@ pub(super) struct Args {
     /// ignore
     #[arg(long, value_name = "MODE", env = "MODELGUARD_ROLLBACK_TARGETS", default_value = "warn")]
     rollback_targets: RollbackTargets,
+    /// Whether a reference is allowed only where a ready server serves its entry
+    #[arg(long, value_name = "BOOL", env = "MODELGUARD_REQUIRE_SERVED", default_value_t = false)]
+    #[arg(action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    require_served: bool,
     /// How long to go on serving after SIGTERM, while others learn that this replica leaves
     #[arg(long, value_name = "DURATION", env = "MODELGUARD_SHUTDOWN_DELAY", default_value = "10s", value_parser = duration)]
     shutdown_delay: Duration,
@@ -93,7 +97,8 @@ const FILES: usize = 256;
 impl Args {
     /// The built-in guard.
     fn guard(&self) -> Guard {
-        Guard { while_in_use: self.while_in_use, rollback_targets: self.rollback_targets }
+        let Self { while_in_use, rollback_targets, require_served, .. } = *self;
+        Guard { while_in_use, rollback_targets, require_served }
     }
 }
 

@@ -27,7 +27,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How much longer than it should last a call may take before it counts as dead.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The entries that must fail closed: what they would let pass unseen could reference an entry that is Idle.
+/// The entries that must fail closed: what they would let pass unseen could reference an entry that is Idle. Not so
+/// `scale.modelguard.dev`: no reference comes of scaling something to zero.
 const FAIL_CLOSED: [&str; 2] = ["catalog.modelguard.dev", "workload.modelguard.dev"];
 
 /// A webhook configuration, of either kind.

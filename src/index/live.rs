@@ -4,10 +4,12 @@ use super::resource::{Guarded, Listed, Nameless, Namespaces, Read, Seen};
 use super::{Index, Source};
 use crate::guard::RollbackTargets;
 use crate::object::{HolderKind, Workload};
-use crate::reference::CatalogKey;
+use crate::reference::{CatalogKey, Server};
+use crate::sharing::Sharing;
+use futures::future::try_join_all;
 use kube::api::{Api, ListParams};
 use kube::core::ObjectList;
-use kube::{Client, Error};
+use kube::{Client, Error, Resource as _};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use thiserror::Error;
@@ -81,6 +83,52 @@ pub async fn live(
     }
     list::<Guarded>(client, Namespaces, &mut index, catalogs).await?;
     Ok(index)
+}
+
+/// Lists the servers that have a ready pod of their current template, in the guarded namespaces that any of the
+/// catalogs is shared with, as they are now. One that does not decode is none.
+///
+/// # Errors
+/// [`LiveError`] if any list is not read to its end.
+pub async fn ready_servers(client: &Client, shared: &[&Sharing]) -> Result<Vec<Server>, LiveError> {
+    let guarded = Api::<Listed<Guarded>>::all_with(client.clone(), &Namespaces);
+    let is_shared = |name: &String| shared.iter().any(|sharing| sharing.includes(name));
+    let name = |namespace: Listed<Guarded>| namespace.meta().name.clone().filter(is_shared);
+    let names: BTreeSet<String> = collect(&guarded, Namespaces, name).await?.into_iter().collect();
+    let kinds = HolderKind::ALL.into_iter().filter(|kind| kind.can_serve());
+    let found = kinds.map(async |kind| {
+        // Most catalogs are for one namespace.
+        let api = match names.first() {
+            Some(only) if names.len() == 1 => Api::<Listed<Workload>>::namespaced_with(client.clone(), only, &kind),
+            _ => Api::<Listed<Workload>>::all_with(client.clone(), &kind),
+        };
+        let server = |listed: Listed<Workload>| {
+            let workload = listed.content()?;
+            let ready = names.contains(&workload.metadata.namespace) && workload.has_ready_current_pods();
+            Server::of(kind, &workload).filter(|_| ready)
+        };
+        collect(&api, kind, server).await
+    });
+    Ok(try_join_all(found).await?.into_iter().flatten().collect())
+}
+
+/// What is to be kept of one list, all of it of one revision.
+async fn collect<T: Read, K>(
+    api: &Api<Listed<T>>,
+    kind: T::Kind,
+    keep: impl Fn(Listed<T>) -> Option<K>,
+) -> Result<Vec<K>, LiveError> {
+    let of: Source = kind.into();
+    let mut params = ListParams { label_selector: of.selector(), limit: Some(PAGE), ..ListParams::default() };
+    let mut kept = Vec::new();
+    loop {
+        let page = page(api, of, &params).await?;
+        kept.extend(page.items.into_iter().filter_map(&keep));
+        params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+        if params.continue_token.is_none() {
+            return Ok(kept);
+        }
+    }
 }
 
 async fn list<T: Read>(

@@ -164,6 +164,11 @@ impl fmt::Display for Source {
 // === impl Listed ===
 
 impl<T: Read> Listed<T> {
+    /// The object; `None` if it does not decode.
+    pub(super) fn content(self) -> Option<T> {
+        self.content.ok()
+    }
+
     /// What the object means to the index.
     pub(super) fn seen(self, kind: T::Kind) -> Result<Seen, Nameless> {
         let ObjectMeta { namespace, name, resource_version, .. } = self.meta;

@@ -87,11 +87,6 @@ impl Index {
     pub(super) fn count(&self, kind: HolderKind) -> usize {
         self.namespaces.values().map(|it| it.count(kind)).sum()
     }
-
-    /// One model ConfigMap.
-    pub(super) fn catalog(&self, key: &CatalogKey) -> Option<&CatalogFacts> {
-        self.catalogs().find_map(|(known, facts)| (known == key).then_some(facts))
-    }
 }
 
 /// An index in which the namespace `prod` is guarded.

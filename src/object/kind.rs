@@ -48,6 +48,11 @@ impl HolderKind {
         Self::ALL.into_iter().find(|holder| holder.group() == group && holder.kind() == kind)
     }
 
+    /// Whether a workload of this kind is guarded as a server.
+    pub const fn can_serve(self) -> bool {
+        matches!(self, Self::DaemonSet | Self::Deployment | Self::StatefulSet)
+    }
+
     /// The API group, `""` for core.
     pub const fn group(self) -> &'static str {
         match self {

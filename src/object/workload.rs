@@ -72,6 +72,25 @@ pub struct WorkloadStatus {
     /// Of a StatefulSet: the revision that it is going to.
     #[serde(deserialize_with = "nullable")]
     pub update_revision: String,
+    /// Of what has replicas: how many pods there are, how many of them are of the current template, and how many, of
+    /// whatever template, are ready.
+    #[serde(deserialize_with = "nullable")]
+    pub replicas: i64,
+    /// See there.
+    #[serde(deserialize_with = "nullable")]
+    pub updated_replicas: i64,
+    /// See there.
+    #[serde(deserialize_with = "nullable")]
+    pub ready_replicas: i64,
+    /// The same of a DaemonSet.
+    #[serde(deserialize_with = "nullable")]
+    pub current_number_scheduled: i64,
+    /// See there.
+    #[serde(deserialize_with = "nullable")]
+    pub updated_number_scheduled: i64,
+    /// See there.
+    #[serde(deserialize_with = "nullable")]
+    pub number_ready: i64,
 }
 
 /// One condition.
@@ -208,6 +227,22 @@ impl Workload {
     /// How many pods it wants.
     pub fn replicas(&self) -> i64 {
         self.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+    }
+
+    /// Whether any of its pods is ready, of whatever template.
+    pub fn has_ready_pods(&self) -> bool {
+        self.status.ready_replicas > 0 || self.status.number_ready > 0
+    }
+
+    /// Whether one of its ready pods is of the current template for certain: there are more ready ones than old ones.
+    ///
+    /// During a rollout that is less than there may be, for a status does not tell old pods that are ready from new ones.
+    pub fn has_ready_current_pods(&self) -> bool {
+        let status = &self.status;
+        let of_replicas = status.ready_replicas > status.replicas - status.updated_replicas;
+        let of_nodes = status.number_ready > status.current_number_scheduled - status.updated_number_scheduled;
+        let seen = self.metadata.generation.is_none() || self.metadata.generation == status.observed_generation;
+        seen && (of_replicas || of_nodes)
     }
 
     /// Of a StatefulSet: the ControllerRevision that missing pods may still be made from, beside its template.

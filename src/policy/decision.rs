@@ -4,7 +4,7 @@ use crate::catalog::{EntryName, Format};
 use crate::guard::{Guard, WhileInUse};
 use crate::holder::{Hold, Holders};
 use crate::policy::{Declared, Grant};
-use crate::reference::CatalogKey;
+use crate::reference::{CatalogKey, Left, Server};
 use crate::sharing::Sharing;
 use crate::usage::{Epoch, Usage};
 use jiff::Timestamp;
@@ -34,8 +34,12 @@ pub enum Code {
     UnknownEntry,
     /// MG202: a reference to a model ConfigMap that is not there for this namespace.
     UnknownCatalog,
+    /// MG203: no ready server serves the entry.
+    NotServed,
     /// MG204: `uses` or `serves` does not parse.
     ReferenceInvalid,
+    /// MG301: the last ready server of an entry in use would go.
+    LastServer,
     /// MG401: a namespace whose catalogs others need is deleted.
     NamespaceInUse,
     /// MG402: the guard label is taken from a namespace whose workloads hold entries.
@@ -119,7 +123,8 @@ pub struct Record {
     pub holders: Holders,
 }
 
-/// Takes entries of one model ConfigMap back to InUse, conditional on the revision that was read.
+/// Takes entries of one model ConfigMap back to InUse, or records that a server leaves, conditional on the revision that
+/// was read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Lift {
     /// Which ConfigMap.
@@ -143,6 +148,10 @@ pub struct Needs {
     pub holders: Option<HoldersOf>,
     /// Entries of which the user is to be told whose rollback would need them.
     pub rollback_targets: Option<TargetsOf>,
+    /// What a server leaves of each catalog: which of these entries have holders.
+    pub left: BTreeMap<CatalogKey, Left>,
+    /// ConfigMaps whose servers to list, after they have been read.
+    pub served: BTreeSet<CatalogKey>,
     /// The namespace whose shared catalogs to read, and who elsewhere needs them.
     pub shared_by: Option<Box<str>>,
     /// The namespace whose workloads' references to look for.
@@ -211,6 +220,10 @@ pub struct Facts {
     pub shared: Option<Result<Vec<SharedCatalog>, Unread>>,
     /// Who of the namespace holds entries.
     pub residents: Option<Result<Holders, Unread>>,
+    /// Who holds what a server leaves, of each catalog: entries without holders are not in it.
+    pub left: BTreeMap<CatalogKey, Result<BTreeMap<EntryName, Holders>, Unread>>,
+    /// The servers that have a ready pod of their current template, listed after `catalogs` was read.
+    pub servers: Option<Result<Vec<Server>, Unread>>,
 }
 
 /// A ConfigMap as it is stored.
@@ -288,6 +301,8 @@ impl Code {
             | Self::EntryReplaced
             | Self::NamespaceInUse
             | Self::NamespaceOptOut
+            | Self::LastServer
+            | Self::NotServed
             | Self::OverrideDenied
             | Self::RevisionNotKept
             | Self::UnknownCatalog
@@ -306,7 +321,9 @@ impl Code {
             Self::RevisionNotKept => ("MG107", "RevisionNotKept"),
             Self::UnknownEntry => ("MG201", "UnknownEntry"),
             Self::UnknownCatalog => ("MG202", "UnknownCatalog"),
+            Self::NotServed => ("MG203", "NotServed"),
             Self::ReferenceInvalid => ("MG204", "ReferenceInvalid"),
+            Self::LastServer => ("MG301", "LastServer"),
             Self::NamespaceInUse => ("MG401", "NamespaceInUse"),
             Self::NamespaceOptOut => ("MG402", "NamespaceOptOut"),
             Self::NotVerified => ("MG501", "NotVerified"),

@@ -5,6 +5,7 @@
 //! `causes` carry the same facts for programs, for at most [`CAUSES`] of them.
 
 pub(super) mod namespace;
+pub(super) mod server;
 
 use super::{Caller, CatalogChange, Cause, Code, Declared, Denial, Prospect, Unread, WorkloadChange};
 use crate::catalog::{Catalog, CatalogError, EntryName, Format, UnknownFormat};

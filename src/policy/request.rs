@@ -5,9 +5,9 @@ use crate::catalog::{Catalog, CatalogError, Diff, Digest, EntryName, Format, Unk
 use crate::guard::Guard;
 use crate::holder::ObjectId;
 use crate::names;
-use crate::object::{ConfigMap, Content, Workload};
+use crate::object::{ConfigMap, Content, HolderKind, Workload};
 use crate::policy::BreakGlass;
-use crate::reference::{CatalogKey, Reference, References};
+use crate::reference::{CatalogKey, Left, Reference, References, Serves};
 use crate::revision;
 use crate::sharing::Sharing;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,8 +22,10 @@ pub enum Request<'a> {
     ScaleUp(ObjectId, Caller),
     /// A namespace is deleted, or leaves the guard.
     Namespace(NamespaceChange),
+    /// A Deployment or StatefulSet is scaled to zero: its template must be read, too.
+    ScaleDown(ObjectId, Caller),
     /// A pod, or an object with a pod template.
-    Workload(WorkloadChange),
+    Workload(Box<WorkloadChange>),
 }
 
 /// Who asks, and whether it is only a rehearsal.
@@ -130,7 +132,7 @@ pub enum Departure {
     OptOut,
 }
 
-/// An object that can hold entries is created or changed.
+/// An object that can hold or serve entries is created or changed; or one that serves is deleted, or scaled to zero.
 #[derive(Clone, Debug)]
 pub struct WorkloadChange {
     /// Which one; the name is empty on a CREATE with `generateName`.
@@ -139,6 +141,10 @@ pub struct WorkloadChange {
     pub old: References,
     /// What it would need.
     pub new: References,
+    /// What it would serve.
+    pub serves: Serves,
+    /// What it serves so far, by pods that are ready, and would serve no more.
+    pub left: BTreeMap<CatalogKey, Left>,
     /// What it says of break-glass.
     pub break_glass: BreakGlass,
     /// Who asks.
@@ -276,10 +282,13 @@ impl WorkloadChange {
             of(kind, object)
         };
         let stored = old.and_then(break_glass);
+        let serves = Serves::of(kind, new);
         Self {
             id,
             old: old.map(references).unwrap_or_default(),
             new: references(new),
+            left: old.map(|old| served(kind, old).left(&serves)).unwrap_or_default(),
+            serves,
             break_glass: BreakGlass::wanted(stored, break_glass(new)),
             caller,
         }
@@ -289,13 +298,28 @@ impl WorkloadChange {
     pub fn awakened(id: ObjectId, stored: &Workload, caller: Caller) -> Self {
         let new = References::of(id.kind, stored);
         let break_glass = BreakGlass::stored(break_glass(stored));
-        Self { id, old: References::default(), new, break_glass, caller }
+        let serves = Serves::of(id.kind, stored);
+        Self { id, old: References::default(), new, serves, left: BTreeMap::new(), break_glass, caller }
+    }
+
+    /// `stored` comes to have no pods, by a request that does not bring it: it is deleted, or scaled to zero.
+    pub fn removed(id: ObjectId, stored: &Workload, caller: Caller) -> Self {
+        let serves = Serves::default();
+        let left = served(id.kind, stored).left(&serves);
+        let break_glass = BreakGlass::stored(break_glass(stored));
+        let (old, new) = (References::default(), References::default());
+        Self { id, old, new, serves, left, break_glass, caller }
     }
 
     /// What the new version needs and the old one does not.
     pub fn added(&self) -> impl Iterator<Item = &Reference> {
         self.new.needs.difference(&self.old.needs)
     }
+}
+
+/// What a workload serves in fact: nothing while none of its pods is ready.
+fn served(kind: HolderKind, workload: &Workload) -> Serves {
+    if workload.has_ready_pods() { Serves::of(kind, workload) } else { Serves::default() }
 }
 
 fn break_glass(workload: &Workload) -> Option<&str> {

@@ -497,10 +497,10 @@ fn what_break_glass_lets_pass_beside_it_still_counts() {
     object.metadata.annotations = [(names::BREAK_GLASS, said)].into_iter().collect();
     let id = crate::holder::ObjectId { kind: HolderKind::Deployment, namespace: "prod".into(), name: "api".into() };
     let change = WorkloadChange::new(id, None, &object, Caller::default(), Guard::default());
-    assert_eq!(needs(&Request::Workload(change.clone()), &terms()).may_override.as_deref(), Some("prod"));
+    assert_eq!(needs(&Request::Workload(change.clone().into()), &terms()).may_override.as_deref(), Some("prod"));
     let facts = known(key(), Some(stored(&idle(r#""v1""#), r#"{"v1":"a"}"#)));
     let facts = Facts { may_override: Some(Ok(true)), ..facts };
-    let decision = decide(&Request::Workload(change), &facts, &terms());
+    let decision = decide(&Request::Workload(change.into()), &facts, &terms());
     assert!(decision.allowed(), "{decision:?}");
     assert_eq!(decision.overlooked.map(|denial| denial.code.id()), Some("MG201"));
     assert!(!decision.lifts[0].usage.marks(&entry("v1")));
@@ -564,7 +564,7 @@ fn reference(old: Option<&str>, new: &str, caller: Caller, facts: &Facts) -> Dec
     let id = crate::holder::ObjectId { kind: HolderKind::Deployment, namespace: "prod".into(), name: "api".into() };
     let old = old.map(deployment);
     let change = WorkloadChange::new(id, old.as_ref(), &deployment(new), caller, Guard::default());
-    decide(&Request::Workload(change), facts, &terms())
+    decide(&Request::Workload(change.into()), facts, &terms())
 }
 
 fn known(key: CatalogKey, stored: Option<Stored>) -> Facts {

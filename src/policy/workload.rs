@@ -1,12 +1,15 @@
-//! P1: requests that add references. MG201, MG202, MG204.
+//! P1: requests that add references. MG201 to MG204.
 //!
 //! What a request only keeps needs no check: the holder's own compare-and-swap covers it. Each reference that
 //! it adds must be listed, and its entry goes back to InUse before the request is allowed.
 
 use super::break_glass;
+use super::catalog::overlook;
 use super::message;
+use super::server;
 use super::{Decision, Declared, Denial, Facts, Lift, Needs, Record, Step, Stored, Terms, Unread, WorkloadChange};
 use crate::catalog::{EntryName, Format};
+use crate::holder::{Holders, ObjectId};
 use crate::reference::{CatalogKey, Need, Origin, Reference};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +23,7 @@ pub(super) fn needs(change: &WorkloadChange, terms: &Terms) -> Needs {
     let namespaces = catalogs.iter().filter(foreign).map(|key| key.namespace.clone()).collect();
     let asks = change.break_glass.asks(terms.now);
     let may_override = asks.then(|| change.id.namespace.clone());
-    Needs { catalogs, namespaces, may_override, ..Needs::default() }
+    Needs { catalogs, namespaces, may_override, left: change.left.clone(), ..Needs::default() }
 }
 
 pub(super) fn decide(change: &WorkloadChange, facts: &Facts, terms: &Terms) -> Decision {
@@ -30,7 +33,7 @@ pub(super) fn decide(change: &WorkloadChange, facts: &Facts, terms: &Terms) -> D
         if denials.len() >= MOST_DENIALS {
             break;
         }
-        match admit(change, reference, facts) {
+        match admit(change, reference, facts, terms) {
             Err(denial) => denials.push(*denial),
             Ok(Some(needed)) => {
                 let entries = &mut lifted.entry(&reference.catalog).or_insert((needed.stored, BTreeSet::new())).1;
@@ -40,7 +43,14 @@ pub(super) fn decide(change: &WorkloadChange, facts: &Facts, terms: &Terms) -> D
         }
     }
     let looked_at_all = denials.len() < MOST_DENIALS;
-    let mut decision = Decision { denial: message::gravest(denials), facts: record(change), ..Decision::default() };
+    let departure = server::judge(change, facts);
+    let left = overlook(departure.denial.map(Decision::from).unwrap_or_default(), terms.guard);
+    denials.extend(left.denial);
+    let record = record(change, departure.holders, terms);
+    let mut decision = match message::gravest(denials) {
+        Some(denial) => Decision { facts: record, ..denial.into() },
+        None => Decision { denial: None, facts: record, ..left },
+    };
     // What was not looked at may need a lift, so nothing lets it pass.
     if looked_at_all {
         decision = break_glass::judge(decision, &change.break_glass, &message::subject(change), facts, terms);
@@ -48,7 +58,15 @@ pub(super) fn decide(change: &WorkloadChange, facts: &Facts, terms: &Terms) -> D
     if !decision.allowed() {
         return decision;
     }
-    // Whatever else break-glass lets pass: the references that are as they should be count from now on.
+    // Whatever else break-glass lets pass: the references that are as they should be count from now on, and others must
+    // know that this server leaves.
+    for (key, stored) in &departure.recorded_on {
+        lifted.entry(key).or_insert((stored, BTreeSet::new()));
+    }
+    let lift = |(key, (stored, entries)): (&CatalogKey, (&Stored, BTreeSet<EntryName>))| {
+        let departs = departure.recorded_on.contains_key(key);
+        lift(key, stored, &entries, departs.then_some(&change.id))
+    };
     let lifts = if change.caller.dry_run { Vec::new() } else { lifted.into_iter().filter_map(lift).collect() };
     let warnings = decision.warnings.into_iter().chain(warnings(change)).collect();
     Decision { lifts, warnings, ..decision }
@@ -73,6 +91,7 @@ fn admit<'f>(
     change: &WorkloadChange,
     reference: &Reference,
     facts: &'f Facts,
+    terms: &Terms,
 ) -> Result<Option<Needed<'f>>, Box<Denial>> {
     let key = &reference.catalog;
     let stored = read(facts.catalogs.get(key), change, || format!("ConfigMap {key}"))?.as_ref();
@@ -100,7 +119,10 @@ fn admit<'f>(
         Need::Entry(entry) if !catalog.lists(entry) => {
             Err(Box::new(message::unknown_entry(change, key, entry, catalog)))
         }
-        need => Ok(Some(Needed { stored, need: need.clone() })),
+        need => {
+            server::served(change, key, need, (stored, catalog), facts, terms)?;
+            Ok(Some(Needed { stored, need: need.clone() }))
+        }
     }
 }
 
@@ -121,20 +143,26 @@ impl Needed<'_> {
     }
 }
 
-fn lift((key, (stored, entries)): (&CatalogKey, (&Stored, BTreeSet<EntryName>))) -> Option<Lift> {
-    (!entries.is_empty()).then(|| Lift {
+/// What is to be written to one ConfigMap, all in one.
+fn lift(key: &CatalogKey, stored: &Stored, entries: &BTreeSet<EntryName>, departs: Option<&ObjectId>) -> Option<Lift> {
+    let usage = departs.and_then(|server| server::recorded(stored, server));
+    (usage.is_some() || !entries.is_empty()).then(|| Lift {
         catalog: key.clone(),
         resource_version: stored.resource_version.clone(),
-        usage: stored.usage.without(&entries),
+        usage: usage.unwrap_or_else(|| stored.usage.clone()).without(entries),
     })
 }
 
-fn record(change: &WorkloadChange) -> Record {
+fn record(change: &WorkloadChange, holders: Holders, terms: &Terms) -> Record {
     let entry = |reference: &Reference| match &reference.need {
         Need::All => None,
         Need::Entry(entry) => (reference.origin == Origin::Uses).then(|| entry.clone()),
     };
     let added: BTreeSet<_> = change.added().filter_map(entry).collect();
+    if !holders.is_empty() {
+        let enforcement = terms.guard.while_in_use;
+        return Record { enforcement, step: Some(Step::Remove), added, holders, ..Record::default() };
+    }
     Record { step: (!added.is_empty()).then_some(Step::RollOut), added, ..Record::default() }
 }
 

@@ -1,4 +1,6 @@
 use super::*;
+use crate::holder::ObjectId;
+use crate::object::HolderKind;
 
 const S: fn(u64) -> Duration = Duration::from_secs;
 const DELTA: Duration = Duration::from_secs(60);
@@ -277,4 +279,36 @@ fn a_retained_entry_that_comes_back_waits_as_every_other_does() {
     fixture.run(&["v1", "v2"], 2);
     fixture.run(&["v2"], 3);
     assert_eq!(fixture.state("v1"), State::InUse, "a Job that runs each minute must not make it flap");
+}
+
+fn server(name: &str) -> ObjectId {
+    ObjectId { kind: HolderKind::Deployment, namespace: "prod".into(), name: name.into() }
+}
+
+#[test]
+fn a_departure_is_kept_in_every_epoch_beside_what_is_known_of_entries() {
+    let usage = Usage::default().departing(&server("a"), "1").unwrap();
+    assert_eq!(usage.render().unwrap(), r#"{"epoch":"","departing":{"Deployment/prod/a":"1"}}"#);
+    assert_eq!(Usage::parse(usage.render().as_deref()), usage);
+    let settling = usage.settle(&epoch(), [&entry("v1")], Why::Quiet, || SettlingId::new("x"));
+    assert!(settling.departs(&server("a")) && !settling.departs(&server("b")));
+    assert_eq!(settling.state(&entry("v2"), &epoch()), State::InUse, "it allows nothing");
+    let due = [(entry("v1"), SettlingId::new("x"))].into();
+    let idle = Settler::conclude(&settling, &epoch(), &due, &BTreeSet::new()).unwrap();
+    assert!(idle.departs(&server("a")));
+    assert!(idle.without([&entry("v1")]).retaining(|_| false).departs(&server("a")));
+}
+
+#[test]
+fn a_departure_is_forgotten_after_more_than_delta_and_a_new_one_waits_anew() {
+    let mut fixture = Fixture::new();
+    fixture.usage = Usage::default().departing(&server("a"), "1").unwrap();
+    let plan = fixture.run(&["v1", "v2"], 10);
+    assert_eq!((plan.write, plan.wake), (None, Some(S(70) + TICK)));
+    assert_eq!(fixture.run(&["v1", "v2"], 70).write, None, "exactly Δ is not enough");
+    fixture.usage = fixture.usage.departing(&server("a"), "2").unwrap();
+    assert_eq!(fixture.run(&["v1", "v2"], 71).write, None);
+    assert_eq!(fixture.run(&["v1", "v2"], 131).write, None);
+    fixture.run(&["v1", "v2"], 132);
+    assert!(fixture.usage.is_empty());
 }

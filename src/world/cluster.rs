@@ -12,14 +12,14 @@ use crate::controller::{Progress, Refused, Wanted};
 use crate::event::Event;
 use crate::guard::Guard;
 use crate::holder::{Hold, Holders, ObjectId};
-use crate::index::Index;
+use crate::index::{self, Index};
 use crate::metrics::{EventLoss, Metrics};
 use crate::names;
 use crate::object::{Content, StringMap, Workload};
 use crate::policy::{
     CurrentEpoch, Declared, HoldersOf, Lift, Prospect, Requester, SharedCatalog, Stored, TargetsOf, Unread,
 };
-use crate::reference::CatalogKey;
+use crate::reference::{CatalogKey, Left, Server};
 use crate::sharing::Sharing;
 use crate::usage::Usage;
 use crate::world::{LiftError, World};
@@ -173,6 +173,24 @@ impl World for Cluster {
         for catalog in catalogs {
             let _ = self.refused.try_send(Refused { catalog, wanted: Wanted::Closing, at: Instant::now() });
         }
+    }
+
+    async fn left(&self, catalog: &CatalogKey, left: &Left) -> Result<BTreeMap<EntryName, Holders>, Unread> {
+        let index = self.index.read();
+        if let Some(missing) = index.missing().next() {
+            return Err(Unread::new("the holders", format_args!("not listed yet: {missing}")));
+        }
+        let Some(facts) = index.catalog(catalog) else { return Ok(BTreeMap::new()) };
+        let listing = facts.listing.as_ref();
+        let listing = listing.map_err(|why| Unread::new(format!("model ConfigMap {catalog}"), why))?;
+        let sharing = Sharing::new(&catalog.namespace, facts.shared_with.as_deref());
+        let entries = listing.entries.iter().filter(|entry| left.includes(entry));
+        Ok(index.users(catalog, &sharing, listing.format, entries))
+    }
+
+    async fn servers(&self, shared: &[&Sharing]) -> Result<Vec<Server>, Unread> {
+        let listed = index::ready_servers(&self.client, shared).await;
+        listed.map_err(|error| Unread::new("the servers", error))
     }
 
     fn prospect(&self, of: &HoldersOf) -> Prospect {

@@ -32,7 +32,7 @@ use crate::policy::{
     CatalogChange, CurrentEpoch, Declared, HoldersOf, Lift, Proof, Prospect, Requester, SharedCatalog, Stored,
     TargetsOf, Unread,
 };
-use crate::reference::CatalogKey;
+use crate::reference::{CatalogKey, Left, Server};
 use crate::sharing::Sharing;
 use crate::usage::{Epoch, Usage};
 use crate::world::{LiftError, World};
@@ -197,6 +197,23 @@ impl World for Standalone {
     }
 
     fn close(&self, _: BTreeSet<CatalogKey>) {}
+
+    async fn left(&self, catalog: &CatalogKey, left: &Left) -> Result<BTreeMap<EntryName, Holders>, Unread> {
+        let snapshot = self.fresh().await?;
+        let stored = snapshot.catalogs.get(catalog);
+        let Some((stored, Declared::Catalog(format, listed))) = stored.map(|stored| (stored, &stored.declared)) else {
+            return Ok(BTreeMap::new());
+        };
+        let entries = listed.names().filter(|entry| left.includes(entry));
+        Ok(snapshot.index.users(catalog, &stored.sharing, *format, entries))
+    }
+
+    /// Manifests do not say who is ready: whoever is to have pods counts.
+    async fn servers(&self, _: &[&Sharing]) -> Result<Vec<Server>, Unread> {
+        let snapshot = self.fresh().await?;
+        let servers = snapshot.workloads.iter().filter_map(|(id, workload)| Server::of(id.kind, workload));
+        Ok(servers.collect())
+    }
 
     fn prospect(&self, _: &HoldersOf) -> Prospect {
         Prospect::Stuck("no controller works on a folder of manifests".to_owned())

@@ -281,10 +281,10 @@ fn workloads() -> Vec<Case> {
         ),
         case(
             "a scale that nobody judges",
-            scale("/resource/resource", "deployments".into()),
+            scale("/resource/resource", "replicationcontrollers".into()),
             true,
             400,
-            "(deployments/scale)",
+            "(replicationcontrollers/scale)",
         ),
         case("a scale that is created", scale("/operation", "CREATE".into()), true, 400, "CREATE of Scale"),
         Case {

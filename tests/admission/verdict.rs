@@ -7,6 +7,7 @@ use modelguard::event::{Event, News};
 use modelguard::holder::ObjectId;
 use modelguard::object::{HolderKind, Workload};
 use modelguard::policy::Unread;
+use modelguard::reference::Server;
 use modelguard::world::LiftError;
 use serde_json::{Value, json};
 
@@ -321,6 +322,91 @@ async fn other_changes_of_scale_need_no_look() {
         bare.world.hang(true);
         assert_eq!(bare.ask("/validate", &review).await["allowed"], true);
     }
+}
+
+// === servers ===
+
+/// A Deployment with a ready pod that serves v1.
+fn server(name: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": "prod"},
+        "spec": {"replicas": 1, "template": {
+            "metadata": {"annotations": {"modelguard.dev/serves": "extraction-models:v1"}},
+            "spec": {"containers": []},
+        }},
+        "status": {"replicas": 1, "updatedReplicas": 1, "readyReplicas": 1},
+    })
+}
+
+/// A world in which v1 is in use, and served by these.
+fn served_by(names: &[&str]) -> Bare {
+    let bare = Bare::new();
+    bare.world.with(|state| {
+        state.holders.insert(entry("v1"), world::deployment_holds());
+        for name in names {
+            let workload = Workload::parse(&server(name).to_string()).unwrap();
+            state.servers.extend(Server::of(HolderKind::Deployment, &workload));
+            let id = ObjectId { kind: HolderKind::Deployment, namespace: "prod".into(), name: (*name).into() };
+            state.workloads.insert(id, workload);
+        }
+    });
+    bare
+}
+
+fn deletion_of(name: &str) -> Value {
+    let mut review = changed("deployment-create", "/operation", "DELETE");
+    review["request"]["name"] = name.into();
+    review["request"]["object"].take();
+    review["request"]["oldObject"] = server("server-a");
+    review
+}
+
+fn scale_to(replicas: Value) -> Value {
+    let mut review = changed("replica-set-scale", "/resource/resource", "deployments");
+    review["request"]["name"] = "server-a".into();
+    review["request"]["oldObject"]["spec"] = json!({"replicas": 1});
+    review["request"]["object"]["spec"] = replicas;
+    review
+}
+
+#[tokio::test]
+async fn the_last_server_of_an_entry_in_use_is_kept() {
+    let bare = served_by(&["server-a"]);
+    // The items of a deletecollection are named by their object alone.
+    for review in [deletion_of("server-a"), deletion_of(""), scale_to(json!({}))] {
+        let response = bare.ask("/validate", &review).await;
+        assert_eq!(denial(&response), ("MG301", 403));
+        let message = response["status"]["message"].as_str().unwrap();
+        assert!(
+            message.starts_with("[MG301] Deployment prod/server-a: it is the last ready server of entry v1"),
+            "{message}"
+        );
+        assert_eq!(response["status"]["reason"], "Forbidden");
+    }
+    assert_eq!(bare.world.with(|state| state.lifts.len()), 0);
+}
+
+#[tokio::test]
+async fn a_departure_is_recorded_before_it_is_allowed() {
+    for review in [deletion_of("server-a"), scale_to(json!({"replicas": 0}))] {
+        let bare = served_by(&["server-a", "server-b"]);
+        bare.world.with(|state| state.lift_outcomes.push_back(LiftError::Conflict));
+        assert_eq!(bare.ask("/validate", &review).await["allowed"], true);
+        let (lifts, reads) = bare.world.with(|state| (state.lifts.clone(), state.reads));
+        assert_eq!((lifts.len(), reads), (2, 2), "after a conflict it is read again");
+        let id = ObjectId { kind: HolderKind::Deployment, namespace: "prod".into(), name: "server-a".into() };
+        assert!(lifts.iter().all(|lift| lift.usage.departs(&id)), "{lifts:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_scaled_to_zero_needs_no_look() {
+    let bare = served_by(&["server-a"]);
+    bare.world.hang(true);
+    assert_eq!(bare.ask("/validate", &scale_to(json!({"replicas": 2}))).await["allowed"], true);
+    let mut up = scale_to(json!({"replicas": 1}));
+    up["request"]["oldObject"]["spec"] = json!({});
+    assert_eq!(bare.ask("/validate", &up).await["allowed"], true);
 }
 
 // === the mutating webhook ===

@@ -21,6 +21,7 @@ mod references;
 mod replicas;
 mod revision;
 mod scene;
+mod servers;
 mod stage;
 mod strictness;
 #[path = "../support/mod.rs"]
@@ -84,6 +85,7 @@ fn all() -> Vec<Test> {
         races::tests,
         replicas::tests,
         revision::tests,
+        servers::tests,
         strictness::tests,
         targets::tests,
         transport::tests,

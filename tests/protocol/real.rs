@@ -133,13 +133,9 @@ impl Real {
             let caller = Caller::default();
             let id = ObjectId { kind: HolderKind::Deployment, namespace: "prod".into(), name: "app".into() };
             let old = asked.old.map(workload);
-            let request = Request::Workload(WorkloadChange::new(
-                id,
-                old.as_ref(),
-                &workload(asked.new),
-                caller,
-                Guard::default(),
-            ));
+            let request = Request::Workload(
+                WorkloadChange::new(id, old.as_ref(), &workload(asked.new), caller, Guard::default()).into(),
+            );
             let needs = policy::needs(&request, &terms(1, false));
             let stored = |key| (key, Ok(asked.stored.map(|stored| self.read(&stored))));
             let catalogs = needs.catalogs.into_iter().map(stored).collect();

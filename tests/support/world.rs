@@ -8,7 +8,7 @@ use modelguard::object::{Content, Workload};
 use modelguard::policy::{
     CurrentEpoch, Declared, HoldersOf, Lift, Prospect, Requester, SharedCatalog, Stored, TargetsOf, Unread,
 };
-use modelguard::reference::CatalogKey;
+use modelguard::reference::{CatalogKey, Left, Server};
 use modelguard::sharing::Sharing;
 use modelguard::usage::{Epoch, Usage};
 use modelguard::world::{LiftError, World};
@@ -37,6 +37,8 @@ pub(crate) struct State {
     pub(crate) workloads: BTreeMap<ObjectId, Workload>,
     /// Who holds an entry.
     pub(crate) holders: BTreeMap<EntryName, Holders>,
+    /// Who serves, and is ready.
+    pub(crate) servers: Vec<Server>,
     /// Namespaces that are being deleted.
     pub(crate) terminating: BTreeSet<Box<str>>,
     /// The outcome of the next lifts; then they succeed.
@@ -165,6 +167,17 @@ impl World for Fake {
     }
 
     fn close(&self, _: BTreeSet<CatalogKey>) {}
+
+    async fn left(&self, _: &CatalogKey, left: &Left) -> Result<BTreeMap<EntryName, Holders>, Unread> {
+        let state = self.state.lock();
+        let left = state.holders.iter().filter(|(entry, _)| left.includes(entry));
+        Ok(left.map(|(entry, holders)| (entry.clone(), holders.clone())).collect())
+    }
+
+    async fn servers(&self, _: &[&Sharing]) -> Result<Vec<Server>, Unread> {
+        self.read().await;
+        Ok(self.state.lock().servers.clone())
+    }
 
     fn prospect(&self, _: &HoldersOf) -> Prospect {
         Prospect::Stuck("nothing settles here".to_owned())

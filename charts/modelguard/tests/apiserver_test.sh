@@ -142,6 +142,11 @@ prepare() {
     done
     kubectl create -n prod -f "$work/app-$kind.yaml"
   done
+  for kind in Deployment StatefulSet DaemonSet; do
+    sed 's/metadata: {name: app}/metadata: {name: server}/; s/template: {metadata: {/&annotations: {"modelguard.dev\/serves": "models:v1"}, /' \
+      "$work/app-$kind.yaml" >"$work/server-$kind.yaml"
+    kubectl create -n prod -f "$work/server-$kind.yaml"
+  done
   kubectl create -n plain -f "$work/app-Pod.yaml"
   kubectl annotate pod app -n prod modelguard.dev/serves=models:v1
   printf '{apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: dormant}, spec: {replicas: 0, %s}}\n' "${spec[ReplicaSet]}" >"$work/dormant.yaml"
@@ -328,7 +333,27 @@ check_workload() {
   passes 'a ReplicaSet is put to sleep' ask scale replicaset app --replicas 0
   passes 'a ReplicaSet is scaled up' ask scale replicaset app --replicas 3
   passes 'a ReplicaSet stays at zero' ask scale replicaset dormant --replicas 0
-  passes 'a Deployment is scaled' ask scale deployment app --replicas 0
+}
+
+# What serves: that it is deleted, or scaled to zero. A Scale does not say whether it serves.
+check_servers() {
+  local kind name
+  for kind in Deployment StatefulSet DaemonSet; do
+    sent "a $kind that serves is deleted" workload ask delete "$kind" server
+    for name in generic-garbage-collector namespace-controller; do
+      passes "a $kind that serves, by $name" controller "$name" delete "$kind" server
+    done
+    passes "a $kind that serves, by kube-controller-manager" by system:kube-controller-manager delete "$kind" server
+    passes "a $kind that serves is annotated" ask patch "$kind" server --type merge -p "$note"
+  done
+  for kind in Deployment StatefulSet; do
+    sent "a $kind is scaled to zero" scale ask scale "$kind" server --replicas 0
+    for name in system:serviceaccount:kube-system:horizontal-pod-autoscaler system:kube-controller-manager; do
+      sent "a $kind is scaled to zero by $name" scale by "$name" scale "$kind" app --replicas 0
+    done
+    passes "a $kind is scaled" ask scale "$kind" server --replicas 3
+    namespace=plain passes "a $kind is made where nothing is guarded" ask create -f "$work/server-$kind.yaml"
+  done
 }
 
 check_controllers() {
@@ -365,10 +390,10 @@ check_rights() {
       can_i "$verb" "$resource" --all-namespaces || failed "it may not $verb $resource"
     done
   done
-  for resource in configmaps namespaces replicasets.apps; do
+  for resource in configmaps namespaces deployments.apps statefulsets.apps replicasets.apps; do
     can_i get "$resource" --all-namespaces || failed "it may not get $resource"
   done
-  for resource in pods replicationcontrollers deployments.apps statefulsets.apps daemonsets.apps controllerrevisions.apps \
+  for resource in pods replicationcontrollers daemonsets.apps controllerrevisions.apps \
     jobs.batch cronjobs.batch; do
     ! can_i get "$resource" -n prod || failed "it may get $resource"
   done
@@ -463,6 +488,7 @@ check_revision
 check_workload
 check_namespace
 check_controllers
+check_servers
 check_rights
 check_uninstall helm
 check_life helm3

@@ -110,10 +110,11 @@ exactly "${always[@]}" "${rbac[@]}" Service Deployment PodDisruptionBudget
 has MutatingWebhookConfiguration 'name: modelguard' '- name: revision.modelguard.dev' 'failurePolicy: Ignore' \
   'reinvocationPolicy: IfNeeded' 'path: /mutate' 'port: 443' 'namespace: "guard"'
 lacks MutatingWebhookConfiguration matchConditions: 'modelguard.dev/guard'
-has ValidatingWebhookConfiguration 'name: modelguard' '- name: catalog.modelguard.dev' '- name: workload.modelguard.dev' '- name: namespace.modelguard.dev'
-times 3 ValidatingWebhookConfiguration 'failurePolicy: Fail'
-times 3 ValidatingWebhookConfiguration 'path: /validate'
-times 2 ValidatingWebhookConfiguration '- key: modelguard.dev/guard'
+has ValidatingWebhookConfiguration 'name: modelguard' '- name: catalog.modelguard.dev' '- name: workload.modelguard.dev' \
+  '- name: scale.modelguard.dev' '- name: namespace.modelguard.dev'
+times 4 ValidatingWebhookConfiguration 'failurePolicy: Fail'
+times 4 ValidatingWebhookConfiguration 'path: /validate'
+times 3 ValidatingWebhookConfiguration '- key: modelguard.dev/guard'
 for kind in "${configurations[@]}"; do
   object "$kind"
   entries=$(grep -c '^- name: .*[.]modelguard[.]dev$' "$work/object")
@@ -126,7 +127,7 @@ for kind in "${configurations[@]}"; do
 done
 has Service 'type: ClusterIP' 'targetPort: webhook' 'port: 443'
 has Deployment 'replicas: 3' 'image: "modelguard:0.1.0"' '- serve' '- --listen=[::]:10250' '- --admin-listen=[::]:9090' \
-  '- --tls-dir=/etc/modelguard/tls' '- --settle=60s' '- --while-in-use=deny' '- --shutdown-delay=10s' '- --log-format=json' '- --webhook-configuration=modelguard' \
+  '- --tls-dir=/etc/modelguard/tls' '- --settle=60s' '- --while-in-use=deny' '- --require-served=false' '- --shutdown-delay=10s' '- --log-format=json' '- --webhook-configuration=modelguard' \
   '- --lease=modelguard' '- --namespace=guard' 'secretName: "modelguard-tls"' 'maxUnavailable: 0' 'maxSurge: 1' \
   'terminationGracePeriodSeconds: 45' 'enableServiceLinks: false' 'path: /livez' 'path: /readyz' \
   'memory: 64Mi' 'memory: 512Mi' \
@@ -163,24 +164,24 @@ render 'a webhook behind an external name' --set service.externalName=localhost,
 exactly "${always[@]}" "${rbac[@]}" Service
 has Service 'type: ExternalName' 'externalName: "localhost"' 'port: 8443'
 lacks Service selector targetPort
-times 3 ValidatingWebhookConfiguration 'port: 8443'
+times 4 ValidatingWebhookConfiguration 'port: 8443'
 
 render 'a webhook behind a URL' --set webhooks.url=https://localhost:8443/base/
 exactly "${always[@]}" "${rbac[@]}"
 has MutatingWebhookConfiguration 'url: "https://localhost:8443/base/mutate"'
-times 3 ValidatingWebhookConfiguration 'url: "https://localhost:8443/base/validate"'
+times 4 ValidatingWebhookConfiguration 'url: "https://localhost:8443/base/validate"'
 for kind in "${configurations[@]}"; do lacks "$kind" 'service:'; done
 
 render 'a CA bundle' --set-file "certificates.caBundle=$work/ca.crt" --set certificates.secretName=mine
 times 1 MutatingWebhookConfiguration "caBundle: $(base64 <"$work/ca.crt" | tr -d '\n')"
-times 3 ValidatingWebhookConfiguration "caBundle: $(base64 <"$work/ca.crt" | tr -d '\n')"
+times 4 ValidatingWebhookConfiguration "caBundle: $(base64 <"$work/ca.crt" | tr -d '\n')"
 has Deployment 'secretName: "mine"'
 
 render 'more namespaces' --set 'webhooks.excludeNamespaces={team-a,kube-system}' --set webhooks.annotations.a=b
 times 1 MutatingWebhookConfiguration '- team-a'
 times 1 ValidatingAdmissionPolicy '- team-a'
-times 3 ValidatingWebhookConfiguration '- team-a'
-times 3 ValidatingWebhookConfiguration '- kube-system'
+times 4 ValidatingWebhookConfiguration '- team-a'
+times 4 ValidatingWebhookConfiguration '- kube-system'
 for kind in "${configurations[@]}"; do has "$kind" 'a: b'; done
 
 render 'an identity of its own' --set serviceAccount.name=sa,serviceAccount.annotations.a=b
@@ -206,6 +207,7 @@ imagePullSecrets: [{name: pull}]
 settle: 1m30s
 whileInUse: Audit
 rollbackTargets: Hold
+requireServed: true
 logFormat: text
 shutdownDelay: 30s
 logLevel: info,modelguard=debug
@@ -225,7 +227,7 @@ extraArgs: ["--listen=0.0.0.0:10250"]
 extraEnv: [{name: MORE, value: "1"}, {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]
 YAML
 render 'everything else' --values "$work/all.yaml"
-has Deployment '- name: pull' '- --settle=1m30s' '- --while-in-use=audit' '- --rollback-targets=hold' '- --log-format=text' '- --shutdown-delay=30s' 'value: "info,modelguard=debug"' 'cpu: 1' 'disk: ssd' \
+has Deployment '- name: pull' '- --settle=1m30s' '- --while-in-use=audit' '- --rollback-targets=hold' '- --require-served=true' '- --log-format=text' '- --shutdown-delay=30s' 'value: "info,modelguard=debug"' 'cpu: 1' 'disk: ssd' \
   'kubernetes.io/os: linux' 'key: gpu' 'podAntiAffinity:' 'priorityClassName: "system-cluster-critical"' 'note: "1"' \
   'pod: "yes"' '- --listen=0.0.0.0:10250' '- name: MORE' '- name: NODE'
 # The last of a repeated flag wins.
@@ -272,6 +274,7 @@ refused 'a duration without a unit' settle --set settle=60
 refused 'no settling at all' settle --set settle=0s
 refused 'an unknown strictness' whileInUse --set whileInUse=Enforce
 refused 'an unknown treatment' rollbackTargets --set rollbackTargets=Keep
+refused 'a word for yes' requireServed --set requireServed=on
 refused 'an unknown log format' logFormat --set logFormat=xml
 refused 'a delay that leaves no time to drain' shutdownDelay --set shutdownDelay=31s
 refused 'a URL without TLS' url --set webhooks.url=http://localhost

@@ -95,7 +95,7 @@ fn a_rollback_target_that_holds_is_named_with_the_way_out() {
     let old = json(Some("keys"), NONE, r#"{"v1":"a","v2":"b"}"#);
     let new = json(Some("keys"), NONE, r#"{"v2":"b"}"#);
     for while_in_use in [WhileInUse::Deny, WhileInUse::Wait] {
-        let guard = Guard { while_in_use, rollback_targets: RollbackTargets::Hold };
+        let guard = Guard { while_in_use, rollback_targets: RollbackTargets::Hold, ..Guard::default() };
         let case = Case { guard, ..Case::new(Some(old.clone()), Some(new.clone())) };
         let decision = case.targets(&[("v1", 4)]).decide();
         let denial = decision.denial.expect("a denial");
@@ -125,7 +125,7 @@ fn a_replica_set_at_zero_brings_what_it_needs_only_where_rollback_targets_hold()
         assert_eq!(change.added().count() == 1, rollback_targets.hold(), "{rollback_targets}");
         let kept = WorkloadChange::new(id.clone(), Some(&object), &object, Caller::default(), guard);
         assert_eq!(kept.added().count(), 0, "{rollback_targets}");
-        let asks = needs(&crate::policy::Request::Workload(change), &super::terms());
+        let asks = needs(&crate::policy::Request::Workload(change.into()), &super::terms());
         assert_eq!(asks.catalogs.len() == 1, rollback_targets.hold(), "{rollback_targets}");
     }
 }
