@@ -3,6 +3,8 @@
 //! A watch that stays open cannot be told from one whose connection died. That of the configurations ends after
 //! [`RELIST`] and lists again, so every round proves that what is known is fresh.
 
+mod defect;
+
 use super::Progress;
 use super::trouble::Trouble;
 use crate::arming::{Configuration, RELIST, Webhooks};
@@ -27,10 +29,6 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How much longer than it should last a call may take before it counts as dead.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The entries that must fail closed: what they would let pass unseen could reference an entry that is Idle. Not so
-/// `scale.modelguard.dev`: no reference comes of scaling something to zero.
-const FAIL_CLOSED: [&str; 2] = ["catalog.modelguard.dev", "workload.modelguard.dev"];
-
 /// A webhook configuration, of either kind.
 trait Webhook: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + DeserializeOwned + Debug {
     const WHICH: Webhooks;
@@ -43,8 +41,7 @@ impl Webhook for MutatingWebhookConfiguration {
     const WHICH: Webhooks = Webhooks::Mutating;
 
     fn defect(&self) -> Option<String> {
-        // It may fail open: the validating one checks what it should have set.
-        None
+        defect::of_mutating(self.webhooks.as_deref().unwrap_or_default())
     }
 }
 
@@ -52,15 +49,7 @@ impl Webhook for ValidatingWebhookConfiguration {
     const WHICH: Webhooks = Webhooks::Validating;
 
     fn defect(&self) -> Option<String> {
-        let webhooks = self.webhooks.as_deref().unwrap_or_default();
-        FAIL_CLOSED.iter().find_map(|name| match webhooks.iter().find(|webhook| webhook.name == *name) {
-            None => Some(format!("it lacks {name}")),
-            // Fail is what an absent policy means.
-            Some(webhook) if webhook.failure_policy.as_deref().is_some_and(|policy| policy != "Fail") => {
-                Some(format!("{name} fails open"))
-            }
-            Some(_) => None,
-        })
+        defect::of_validating(self.webhooks.as_deref().unwrap_or_default())
     }
 }
 

@@ -1,0 +1,321 @@
+//! What keeps a webhook configuration from protecting what it should.
+//!
+//! An entry must be there, fail closed, and be sent everything that could change what is held. What the chart itself
+//! leaves out is let pass: namespaces that are excluded, and requests by the conditions that it names.
+
+use crate::names;
+use k8s_openapi::api::admissionregistration::v1::{
+    MatchCondition, MutatingWebhook, RuleWithOperations, ValidatingWebhook,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+
+/// What one entry must be like.
+#[derive(Debug)]
+struct Expected {
+    name: &'static str,
+    rules: &'static [Rule],
+    /// The labels that objects may be selected by: those that carry them are all that matters.
+    objects: &'static [&'static str],
+    /// The same of namespaces.
+    namespaces: &'static [&'static str],
+    /// The conditions that requests may be left out by.
+    conditions: &'static [&'static str],
+}
+
+/// What an entry must be sent: operations, API group and resources.
+type Rule = (&'static [&'static str], &'static str, &'static [&'static str]);
+
+/// What an entry is sent, of either kind.
+#[derive(Clone, Copy, Debug)]
+struct Sent<'a> {
+    rules: &'a [RuleWithOperations],
+    objects: Option<&'a LabelSelector>,
+    namespaces: Option<&'a LabelSelector>,
+    conditions: &'a [MatchCondition],
+}
+
+/// It may fail open: `catalog.modelguard.dev` checks what it should have set, and refuses every change without it.
+const REVISION: Expected = Expected {
+    name: "revision.modelguard.dev",
+    rules: &[(&["CREATE", "UPDATE"], "", &["configmaps"])],
+    objects: &[names::CATALOG_LABEL],
+    namespaces: &[],
+    conditions: &[],
+};
+
+/// What must fail closed: what they would let pass unseen could reference an entry that is Idle. Not so
+/// `scale.modelguard.dev` and `namespace.modelguard.dev`: no reference comes of what they are sent.
+const FAIL_CLOSED: [Expected; 2] = [
+    Expected {
+        name: "catalog.modelguard.dev",
+        rules: &[(&["CREATE", "UPDATE", "DELETE"], "", &["configmaps"])],
+        objects: &[names::CATALOG_LABEL],
+        namespaces: &[],
+        conditions: &["not-our-own-annotations"],
+    },
+    Expected {
+        name: "workload.modelguard.dev",
+        rules: &[
+            (&["CREATE", "UPDATE"], "apps", &["deployments", "statefulsets", "daemonsets", "replicasets"]),
+            (&["CREATE", "UPDATE"], "batch", &["jobs", "cronjobs"]),
+            (&["CREATE", "UPDATE"], "", &["pods", "replicationcontrollers"]),
+            (&["UPDATE"], "", &["pods/ephemeralcontainers", "pods/status"]),
+            (&["UPDATE"], "apps", &["replicasets/scale"]),
+        ],
+        objects: &[],
+        namespaces: &[names::GUARD_LABEL],
+        conditions: &["not-kube-controller-manager", "may-change-references"],
+    },
+];
+
+/// Why a MutatingWebhookConfiguration with these entries does not protect what it should.
+pub(super) fn of_mutating(webhooks: &[MutatingWebhook]) -> Option<String> {
+    match webhooks.iter().find(|webhook| webhook.name == REVISION.name) {
+        None => Some(REVISION.lacking()),
+        Some(webhook) => REVISION.left_out(Sent {
+            rules: webhook.rules.as_deref().unwrap_or_default(),
+            objects: webhook.object_selector.as_ref(),
+            namespaces: webhook.namespace_selector.as_ref(),
+            conditions: webhook.match_conditions.as_deref().unwrap_or_default(),
+        }),
+    }
+}
+
+/// Why a ValidatingWebhookConfiguration with these entries does not protect what it should.
+pub(super) fn of_validating(webhooks: &[ValidatingWebhook]) -> Option<String> {
+    FAIL_CLOSED.iter().find_map(|expected| match webhooks.iter().find(|webhook| webhook.name == expected.name) {
+        None => Some(expected.lacking()),
+        // Fail is what an absent policy means.
+        Some(webhook) if webhook.failure_policy.as_deref().is_some_and(|policy| policy != "Fail") => {
+            Some(format!("{} fails open", expected.name))
+        }
+        Some(webhook) => expected.left_out(Sent {
+            rules: webhook.rules.as_deref().unwrap_or_default(),
+            objects: webhook.object_selector.as_ref(),
+            namespaces: webhook.namespace_selector.as_ref(),
+            conditions: webhook.match_conditions.as_deref().unwrap_or_default(),
+        }),
+    })
+}
+
+impl Expected {
+    fn lacking(&self) -> String {
+        format!("it lacks {}", self.name)
+    }
+
+    /// What it should be sent, and is not.
+    fn left_out(&self, sent: Sent<'_>) -> Option<String> {
+        let name = self.name;
+        let unknown = |condition: &&MatchCondition| !self.conditions.contains(&condition.name.as_str());
+        None.or_else(|| unsent(self.rules, sent.rules).map(|what| format!("{name} is not sent {what}")))
+            .or_else(|| {
+                // Nothing but the labels: also what excludes objects, which the chart never does.
+                let label = narrowing(sent.objects, |it| self.objects.contains(&&*it.key) && it.operator == "Exists")?;
+                Some(format!("{name} leaves out objects by their label {label}"))
+            })
+            .or_else(|| {
+                let label = narrowing(sent.namespaces, |it| excludes(it) || self.includes_guarded(it))?;
+                Some(format!("{name} leaves out namespaces by their label {label}"))
+            })
+            .or_else(|| {
+                let condition = sent.conditions.iter().find(unknown)?;
+                Some(format!("{name} leaves out requests by the condition {}", condition.name))
+            })
+    }
+
+    /// Whether every namespace whose references count meets the requirement.
+    fn includes_guarded(&self, it: &LabelSelectorRequirement) -> bool {
+        let has_enabled = || it.values.iter().flatten().any(|value| value == names::GUARD_ENABLED);
+        self.namespaces.contains(&&*it.key) && (it.operator == "Exists" || it.operator == "In" && has_enabled())
+    }
+}
+
+/// The first operation that an entry must be sent, and none of its rules has.
+fn unsent(needed: &[Rule], rules: &[RuleWithOperations]) -> Option<String> {
+    let has = |all: Option<&Vec<String>>, one: &str| all.is_some_and(|all| all.iter().any(|it| it == one || it == "*"));
+    let is_sent = |operation: &str, group: &str, resource: &str| {
+        rules.iter().any(|rule| {
+            has(rule.operations.as_ref(), operation)
+                && has(rule.api_groups.as_ref(), group)
+                && has(rule.api_versions.as_ref(), "v1")
+                && (has(rule.resources.as_ref(), resource) || has(rule.resources.as_ref(), "*/*"))
+                && rule.scope.as_deref() != Some("Cluster")
+        })
+    };
+    needed.iter().find_map(|(operations, group, resources)| {
+        let mut each = operations.iter().flat_map(|operation| resources.iter().map(move |it| (operation, it)));
+        let (operation, resource) = each.find(|(operation, resource)| !is_sent(operation, group, resource))?;
+        Some(format!("{operation} of {resource}"))
+    })
+}
+
+/// Namespaces may be excluded: by the chart's `excludeNamespaces`, and by what a provider of clusters adds.
+fn excludes(it: &LabelSelectorRequirement) -> bool {
+    matches!(it.operator.as_str(), "NotIn" | "DoesNotExist")
+}
+
+/// The first label by which more is left out than is allowed.
+fn narrowing(selector: Option<&LabelSelector>, is_allowed: impl Fn(&LabelSelectorRequirement) -> bool) -> Option<&str> {
+    let selector = selector?;
+    let exact = selector.match_labels.iter().flatten().map(|(label, _)| label);
+    let expressions = selector.match_expressions.iter().flatten();
+    let mut all = exact.chain(expressions.filter(|it| !is_allowed(it)).map(|it| &it.key));
+    all.next().map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    /// The entries as the chart makes them, in what matters here.
+    fn validating() -> Value {
+        let rule = |operations: &[&str], group: &str, resources: &[&str]| {
+            json!({"operations": operations, "apiGroups": [group], "apiVersions": ["v1"],
+                   "resources": resources, "scope": "Namespaced"})
+        };
+        let excluded =
+            json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["modelguard-system"]});
+        let guarded = json!({"key": "modelguard.dev/guard", "operator": "In", "values": ["enabled"]});
+        let both = ["CREATE", "UPDATE"];
+        json!([
+            {
+                "name": "catalog.modelguard.dev", "failurePolicy": "Fail",
+                "rules": [rule(&["CREATE", "UPDATE", "DELETE"], "", &["configmaps"])],
+                "objectSelector": {"matchExpressions": [{"key": "modelguard.dev/catalog", "operator": "Exists"}]},
+                "namespaceSelector": {"matchExpressions": [excluded]},
+                "matchConditions": [{"name": "not-our-own-annotations", "expression": "true"}],
+            },
+            {
+                "name": "workload.modelguard.dev", "failurePolicy": "Fail",
+                "rules": [
+                    rule(&both, "apps", &["deployments", "statefulsets", "daemonsets", "replicasets"]),
+                    rule(&both, "batch", &["jobs", "cronjobs"]),
+                    rule(&both, "", &["pods", "replicationcontrollers"]),
+                    rule(&["UPDATE"], "", &["pods/ephemeralcontainers"]),
+                    rule(&["UPDATE"], "", &["pods/status"]),
+                    rule(&["UPDATE"], "apps", &["replicasets/scale"]),
+                ],
+                "objectSelector": {},
+                "namespaceSelector": {"matchExpressions": [guarded, excluded]},
+                "matchConditions": [
+                    {"name": "not-kube-controller-manager", "expression": "true"},
+                    {"name": "may-change-references", "expression": "true"},
+                ],
+            },
+        ])
+    }
+
+    fn defect(webhooks: &Value) -> Option<String> {
+        let complete = |webhook: &Value| {
+            let mut webhook = webhook.clone();
+            webhook["clientConfig"] = json!({});
+            webhook["sideEffects"] = "None".into();
+            webhook["admissionReviewVersions"] = json!(["v1"]);
+            webhook
+        };
+        let all: Vec<_> = webhooks.as_array().unwrap().iter().map(complete).collect();
+        of_validating(&serde_json::from_value::<Vec<ValidatingWebhook>>(all.into()).unwrap())
+    }
+
+    #[test]
+    fn what_is_altered_is_named() {
+        assert_eq!(defect(&validating()), None);
+        for (at, value, expected) in [
+            ("/0/name", json!("other"), "it lacks catalog.modelguard.dev"),
+            ("/1/name", json!("other"), "it lacks workload.modelguard.dev"),
+            ("/1/failurePolicy", json!("Ignore"), "workload.modelguard.dev fails open"),
+            ("/0/rules", json!([]), "catalog.modelguard.dev is not sent CREATE of configmaps"),
+            (
+                "/0/rules/0/operations",
+                json!(["CREATE", "UPDATE"]),
+                "catalog.modelguard.dev is not sent DELETE of configmaps",
+            ),
+            ("/0/rules/0/apiVersions", json!(["v2"]), "catalog.modelguard.dev is not sent CREATE of configmaps"),
+            ("/0/rules/0/scope", json!("Cluster"), "catalog.modelguard.dev is not sent CREATE of configmaps"),
+            ("/1/rules/1/resources", json!(["jobs"]), "workload.modelguard.dev is not sent CREATE of cronjobs"),
+            (
+                "/1/rules/3/resources",
+                json!(["pods"]),
+                "workload.modelguard.dev is not sent UPDATE of pods/ephemeralcontainers",
+            ),
+            (
+                "/0/objectSelector/matchLabels",
+                json!({"tier": "gold"}),
+                "catalog.modelguard.dev leaves out objects by their label tier",
+            ),
+            (
+                "/0/objectSelector/matchExpressions/0",
+                json!({"key": "modelguard.dev/catalog", "operator": "In", "values": ["keys"]}),
+                "catalog.modelguard.dev leaves out objects by their label modelguard.dev/catalog",
+            ),
+            (
+                "/1/objectSelector/matchExpressions",
+                json!([{"key": "skip", "operator": "DoesNotExist"}]),
+                "workload.modelguard.dev leaves out objects by their label skip",
+            ),
+            (
+                "/0/namespaceSelector/matchLabels",
+                json!({"team": "a"}),
+                "catalog.modelguard.dev leaves out namespaces by their label team",
+            ),
+            (
+                "/1/namespaceSelector/matchExpressions/0/values",
+                json!(["strictly"]),
+                "workload.modelguard.dev leaves out namespaces by their label modelguard.dev/guard",
+            ),
+            (
+                "/1/matchConditions/1/name",
+                json!("not-on-fridays"),
+                "workload.modelguard.dev leaves out requests by the condition not-on-fridays",
+            ),
+        ] {
+            assert_eq!(defect(&with(at, &value)).as_deref(), Some(expected), "{at} {value}");
+        }
+    }
+
+    #[test]
+    fn what_is_sent_more_or_by_another_name_is_no_defect() {
+        for (at, value) in [
+            ("/0/rules/0/operations", json!(["*"])),
+            (
+                "/1/rules/2",
+                json!({"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"]}),
+            ),
+            ("/0/objectSelector", Value::Null),
+            ("/1/namespaceSelector/matchExpressions/0", json!({"key": "modelguard.dev/guard", "operator": "Exists"})),
+            ("/1/namespaceSelector/matchExpressions/1", json!({"key": "control-plane", "operator": "DoesNotExist"})),
+            ("/0/failurePolicy", Value::Null),
+            ("/1/matchConditions", Value::Null),
+        ] {
+            assert_eq!(defect(&with(at, &value)), None, "{at} {value}");
+        }
+    }
+
+    #[test]
+    fn the_mutating_entry_may_fail_open() {
+        let entry = |name: &str, label: &str| {
+            let webhook = json!([{
+                "name": name, "failurePolicy": "Ignore", "clientConfig": {}, "sideEffects": "None", "admissionReviewVersions": ["v1"],
+                "rules": [{"operations": ["CREATE", "UPDATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}],
+                "objectSelector": {"matchExpressions": [{"key": label, "operator": "Exists"}]},
+            }]);
+            of_mutating(&serde_json::from_value::<Vec<MutatingWebhook>>(webhook).unwrap())
+        };
+        assert_eq!(entry(REVISION.name, "modelguard.dev/catalog"), None);
+        assert_eq!(entry("other", "modelguard.dev/catalog").unwrap(), "it lacks revision.modelguard.dev");
+        let expected = "revision.modelguard.dev leaves out objects by their label tier";
+        assert_eq!(entry(REVISION.name, "tier").unwrap(), expected);
+    }
+
+    /// The entries with something else at that place.
+    fn with(at: &str, value: &Value) -> Value {
+        let mut webhooks = validating();
+        let (parent, field) = at.rsplit_once('/').unwrap();
+        match webhooks.pointer_mut(parent).unwrap() {
+            Value::Array(items) => items[field.parse::<usize>().unwrap()] = value.clone(),
+            object => object[field] = value.clone(),
+        }
+        webhooks
+    }
+}
