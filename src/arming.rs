@@ -111,6 +111,16 @@ impl Arming {
         self.mutating.read.is_some() && self.validating.read.is_some() && self.namespaces.is_some()
     }
 
+    /// The configurations that were read and are not as they should be: what is wrong, or `None` where one is missing.
+    pub fn defects(&self) -> impl Iterator<Item = (Webhooks, Option<&str>)> {
+        let seen = [(Webhooks::Mutating, &self.mutating), (Webhooks::Validating, &self.validating)];
+        let read = seen.into_iter().filter(|(_, seen)| seen.read.is_some());
+        read.filter_map(|(which, seen)| match &seen.configuration {
+            None => Some((which, None)),
+            Some(found) => Some((which, Some(found.defect.as_deref()?))),
+        })
+    }
+
     /// The epoch at `now` of a catalog that is shared so.
     ///
     /// # Errors
@@ -131,8 +141,8 @@ impl Arming {
         sharing: &Sharing,
         now: Duration,
     ) -> CurrentEpoch {
-        let mutating = self.mutating.current("MutatingWebhookConfiguration", now)?;
-        let validating = self.validating.current("ValidatingWebhookConfiguration", now)?;
+        let mutating = self.mutating.current(Webhooks::Mutating, now)?;
+        let validating = self.validating.current(Webhooks::Validating, now)?;
         let generations = [mutating, validating].map(|seen| format!("{} {}", seen.uid, seen.generation));
         let namespaces = guarded.filter(|(name, _)| sharing.includes(name)).flat_map(|(name, stamp)| [name, stamp]);
         let rules = if self.rollback_targets.hold() { RULES_WITH_TARGETS } else { RULES };
@@ -141,8 +151,19 @@ impl Arming {
     }
 }
 
+impl Webhooks {
+    /// The kind of the configuration.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Mutating => "MutatingWebhookConfiguration",
+            Self::Validating => "ValidatingWebhookConfiguration",
+        }
+    }
+}
+
 impl Seen {
-    fn current(&self, what: &str, now: Duration) -> Result<&Configuration, Unread> {
+    fn current(&self, which: Webhooks, now: Duration) -> Result<&Configuration, Unread> {
+        let what = which.kind();
         let read = self.read.ok_or_else(|| Unread::new(format!("modelguard's {what}"), "not read yet"))?;
         if now.saturating_sub(read) > STALE {
             let age = now.saturating_sub(read).as_secs();

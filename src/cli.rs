@@ -1,6 +1,8 @@
 //! The command line: what was typed. What it means and doing it is each subcommand's `run`.
 
 mod admit;
+mod audit;
+mod connect;
 mod demo;
 mod exit;
 mod output;
@@ -27,6 +29,8 @@ pub struct Cli {
 enum Command {
     /// Run the admission webhook and its controller
     Serve(serve::Args),
+    /// Look for what should not be there in a cluster; ends with 1 if there is anything
+    Audit(audit::Args),
     /// Replay an incident over HTTPS, without and with modelguard; needs no cluster
     Demo(demo::Args),
     /// Judge a saved AdmissionReview by a folder of manifests; ends with 1 if it is denied
@@ -40,6 +44,7 @@ enum Command {
 pub fn run(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Serve(args) => serve::run(args),
+        Command::Audit(args) => audit::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Review(args) => review::run(&args),
     }

@@ -11,13 +11,15 @@
 //! there being one leader: every write is a compare-and-swap, and a proof is worth the same whoever makes it.
 
 mod announce;
+mod audit;
 mod configurations;
 mod election;
 mod settle;
 mod trouble;
 
 pub use announce::announce;
-pub use configurations::{follow_namespaces, watch_configurations};
+pub use audit::audit;
+pub use configurations::{ConfigurationError, follow_namespaces, read_configurations, watch_configurations};
 pub use election::{Election, Leadership};
 pub use settle::{Refused, Wanted, prove, settle_refused};
 

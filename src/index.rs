@@ -23,6 +23,7 @@
 //! What the index says is never a proof. It names holders for people, and tells the controller when a proof is
 //! worth trying; the proof is [`live()`], an index of its own that is built from a LIST.
 
+mod demand;
 mod facts;
 mod live;
 mod namespace;
@@ -34,8 +35,9 @@ mod table;
 mod tally;
 pub mod watch;
 
+pub use demand::Demand;
 pub use facts::{CatalogFacts, Facts, Listing};
-pub use live::{LiveError, live, ready_servers};
+pub use live::{LiveError, everything, live, ready_servers};
 
 use crate::catalog::{EntryName, Format};
 use crate::guard::RollbackTargets;
@@ -56,6 +58,8 @@ pub struct Index {
     rollback_targets: RollbackTargets,
     /// The namespaces whose references count, their UIDs, and the list in which each was last seen.
     guarded: BTreeMap<Box<str>, (Box<str>, u32)>,
+    /// Those of them that are being deleted, with all that is in them.
+    going: BTreeSet<Box<str>>,
     catalogs: BTreeMap<CatalogKey, (CatalogFacts, u32)>,
     progress: BTreeMap<Source, Progress>,
 }
@@ -155,6 +159,7 @@ impl Index {
 
     /// The namespace has no guard label, or is gone; says whether that is news.
     pub fn unguard(&mut self, namespace: &str) -> bool {
+        self.going.remove(namespace);
         self.guarded.remove(namespace).is_some()
     }
 
@@ -201,6 +206,7 @@ impl Index {
             Source::Namespaces => {
                 let before = self.guarded.len();
                 self.guarded.retain(|_, (_, seen)| *seen == list);
+                self.going.retain(|name| self.guarded.contains_key(name));
                 self.guarded.len() < before
             }
         };
@@ -278,11 +284,6 @@ impl Index {
     /// The model ConfigMaps.
     pub fn catalogs(&self) -> impl Iterator<Item = (&CatalogKey, &CatalogFacts)> {
         self.catalogs.iter().map(|(key, (facts, _))| (key, facts))
-    }
-
-    /// A model ConfigMap.
-    pub fn catalog(&self, key: &CatalogKey) -> Option<&CatalogFacts> {
-        self.catalogs.get(key).map(|(facts, _)| facts)
     }
 
     /// Those of `entries` that anybody holds, and who.

@@ -18,7 +18,7 @@
 //!
 //! | room | modules | may use |
 //! |---|---|---|
-//! | domain | [`names`] [`catalog`] [`object`] [`manifest`] [`reference`](mod@reference) [`holder`] [`usage`] [`revision`] [`retention`] [`policy`] [`sharing`] [`arming`] [`guard`] [`event`] | data in, data out: no I/O, no clock; time is an argument |
+//! | domain | [`names`] [`catalog`] [`object`] [`manifest`] [`reference`](mod@reference) [`holder`] [`usage`] [`revision`] [`retention`] [`policy`] [`sharing`] [`arming`] [`guard`] [`audit`] [`event`] | data in, data out: no I/O, no clock; time is an argument |
 //! | index | [`index`] | the same, but for `index/{resource,watch,live}`, which feed it |
 //! | Kubernetes | [`world`] [`controller`] | kube |
 //! | folder | `world/standalone` | files, and neither kube nor a clock |
@@ -49,6 +49,7 @@ compile_error!("`unsound` is for the race test alone: never for what is released
 pub mod admin;
 pub mod admission;
 pub mod arming;
+pub mod audit;
 pub mod catalog;
 pub mod cli;
 pub mod clock;

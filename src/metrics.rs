@@ -2,6 +2,7 @@
 //!
 //! Whoever has metrics of its own registers them in the same [`Registry`] before the admin server gets it.
 
+use crate::audit::{Findings, Kind};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -48,6 +49,8 @@ pub struct Metrics {
     proofs: Family<ResultLabels, Counter>,
     proof_duration: Histogram,
     events_lost: Family<EventLossLabels, Counter>,
+    audit_findings: Family<FindingLabels, Gauge>,
+    audit_last_success: Gauge,
 }
 
 /// What a request is counted under.
@@ -89,6 +92,11 @@ struct UsageLabels {
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct EventLossLabels {
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct FindingLabels {
+    finding: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -173,6 +181,8 @@ impl Metrics {
             proofs: Family::default(),
             proof_duration: Histogram::new(PROOF_BUCKETS),
             events_lost: Family::default(),
+            audit_findings: Family::default(),
+            audit_last_success: Gauge::default(),
         };
         // From the start, so that an increase can be told from a first appearance.
         for shed in [Shed::Concurrency, Shed::Memory] {
@@ -186,6 +196,7 @@ impl Metrics {
             drop(metrics.events_lost.get_or_create(&loss.labels()));
         }
         metrics.count_entries(EntryCounts::default());
+        metrics.count_findings(&Findings::default());
         metrics.enter_into(registry);
         metrics
     }
@@ -247,6 +258,16 @@ impl Metrics {
             "Time that a LIST of every holder took",
             self.proof_duration.clone(),
         );
+        registry.register(
+            "audit_findings",
+            "What should not be there and is, by what it is",
+            self.audit_findings.clone(),
+        );
+        registry.register(
+            "audit_last_success_timestamp_seconds",
+            "When the last audit looked at everything, in Unix time; 0 if none has yet",
+            self.audit_last_success.clone(),
+        );
     }
 
     /// Notes how a round of the controller found things.
@@ -262,6 +283,20 @@ impl Metrics {
         let result = if listed { "ok" } else { "error" };
         self.proofs.get_or_create(&ResultLabels { result }).inc();
         self.proof_duration.observe(took.as_secs_f64());
+    }
+
+    /// Notes what an audit found, and when it did.
+    pub(crate) fn audited(&self, findings: &Findings, unix_seconds: i64) {
+        self.count_findings(findings);
+        self.audit_last_success.set(unix_seconds);
+    }
+
+    fn count_findings(&self, findings: &Findings) {
+        for kind in Kind::ALL {
+            self.audit_findings
+                .get_or_create(&FindingLabels { finding: kind.name() })
+                .set(gauged(findings.count(kind)));
+        }
     }
 
     fn count_entries(&self, entries: EntryCounts) {
@@ -459,6 +494,8 @@ mod tests {
             "entries gauge",
             "proofs_total counter",
             "proof_duration_seconds histogram",
+            "audit_findings gauge",
+            "audit_last_success_timestamp_seconds gauge",
         ];
         assert_eq!(families(&text), expected);
     }

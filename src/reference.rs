@@ -119,6 +119,18 @@ impl fmt::Display for CatalogKey {
     }
 }
 
+// === impl Need ===
+
+impl Need {
+    /// The one entry, if it is one.
+    pub fn entry(&self) -> Option<&EntryName> {
+        match self {
+            Self::All => None,
+            Self::Entry(entry) => Some(entry),
+        }
+    }
+}
+
 // === impl References ===
 
 impl References {

@@ -59,6 +59,8 @@ const ROOMS: &[Room] = &[
             "policy/",
             "sharing.rs",
             "arming.rs",
+            "audit.rs",
+            "audit/",
             "event.rs",
             "guard.rs",
         ],

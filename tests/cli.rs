@@ -32,6 +32,7 @@ fn the_help_is_the_committed_one() {
     for (args, file) in [
         (&["--help"][..], "help.txt"),
         (&["serve", "--help"], "help-serve.txt"),
+        (&["audit", "--help"], "help-audit.txt"),
         (&["demo", "--help"], "help-demo.txt"),
         (&["review", "--help"], "help-review.txt"),
     ] {
@@ -54,6 +55,7 @@ fn what_is_typed_wrongly_ends_with_2_and_says_what_was_expected() {
         (&["serve", "--standalone", "a", "--kubeconfig", "b"], "cannot be used with '--kubeconfig <FILE>'"),
         (&["demo", "-o", "xml"], "[possible values: table, json, yaml]"),
         (&["review", "review.json"], "--world <DIR>"),
+        (&["audit", "prod"], "unexpected argument 'prod'"),
     ] {
         let output = modelguard(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
@@ -63,9 +65,11 @@ fn what_is_typed_wrongly_ends_with_2_and_says_what_was_expected() {
 
 #[test]
 fn an_environment_that_does_not_allow_it_ends_with_2_and_one_line() {
-    let output = modelguard(&["serve", "--kubeconfig", "/nonexistent/kubeconfig"]);
-    assert_eq!(output.status.code(), Some(2));
-    let text = stderr(&output);
-    assert!(text.starts_with("modelguard: read /nonexistent/kubeconfig: "), "{text}");
-    assert_eq!(text.lines().count(), 1, "{text}");
+    for command in ["serve", "audit"] {
+        let output = modelguard(&[command, "--kubeconfig", "/nonexistent/kubeconfig"]);
+        assert_eq!(output.status.code(), Some(2), "{command}");
+        let text = stderr(&output);
+        assert!(text.starts_with("modelguard: read /nonexistent/kubeconfig: "), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
 }

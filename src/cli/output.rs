@@ -44,6 +44,12 @@ impl Paint {
         Self { is_on: std::io::stdout().is_terminal() && !set("NO_COLOR") && !is_dumb }
     }
 
+    /// For tests, whose stdout may be a terminal.
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        Self { is_on: false }
+    }
+
     pub(super) fn bold(self, text: &str) -> String {
         self.with("1", text)
     }
@@ -122,7 +128,7 @@ mod tests {
 
     #[test]
     fn colour_is_only_added_where_it_is_on() {
-        assert_eq!(Paint { is_on: false }.good("x"), "x");
+        assert_eq!(Paint::none().good("x"), "x");
         assert_eq!(Paint { is_on: true }.good("x"), "\x1b[32mx\x1b[0m");
     }
 }

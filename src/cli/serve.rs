@@ -1,7 +1,7 @@
 //! `modelguard serve`: brings the transport, the cluster and the controller together.
 
 use crate::admission::{self, Limits};
-use crate::cli::{Exit, block_on};
+use crate::cli::{Exit, block_on, connect};
 use crate::clock::Clock;
 use crate::controller::{self, Election, Leadership, Progress};
 use crate::guard::{Guard, RollbackTargets, WhileInUse};
@@ -17,7 +17,6 @@ use crate::{admin, record};
 use anyhow::Context as _;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kube::api::{Api, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use parking_lot::RwLock;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::convert::Infallible;
@@ -122,7 +121,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         let world = Standalone::open(dir, args.guard(), CarriedUsage::Ignored).await?;
         return answer(&args, world, None, counted, readiness, shutdown, tasks).await;
     }
-    let client = client(args.kubeconfig.clone()).await?;
+    let client = connect::client(args.kubeconfig.as_deref()).await?;
     let own_username = hello(&client).await?;
     tracing::info!(username = own_username, version = env!("CARGO_PKG_VERSION"), "connected to the API server");
     let cluster = spawn_cluster(client, &args, &metrics, &shutdown, &mut tasks);
@@ -187,8 +186,8 @@ fn spawn_cluster(
     tasks.spawn("watches", async move { watches.join_next().await.map_or(Ok(()), |ended| ended.map(drop)) });
     let namespaces = controller::follow_namespaces(index, changes.clone(), progress.clone(), armed.clone());
     tasks.spawn("guarded namespaces", never_ends(namespaces));
-    let configurations =
-        controller::watch_configurations(client.clone(), args.webhook_configuration.clone(), progress, armed);
+    let configuration = args.webhook_configuration.clone();
+    let configurations = controller::watch_configurations(client.clone(), configuration.clone(), progress, armed);
     tasks.spawn("webhook configurations", never_ends(configurations));
 
     let identity = identity();
@@ -201,25 +200,9 @@ fn spawn_cluster(
     });
     tasks.spawn("proofs", never_ends(controller::prove(cluster.clone(), changes, on_armed)));
     tasks.spawn("refused removals", never_ends(controller::settle_refused(cluster.clone(), on_refused)));
+    tasks.spawn("audit", never_ends(controller::audit(cluster.clone(), configuration)));
     tasks.spawn("events", never_ends(controller::announce(cluster.clone(), identity, on_event)));
     cluster
-}
-
-/// A client for the cluster that `kubeconfig` names, or this process runs in.
-async fn client(kubeconfig: Option<PathBuf>) -> anyhow::Result<kube::Client> {
-    let mut config = match kubeconfig {
-        None => kube::Config::infer().await.context("find a cluster")?,
-        Some(file) => {
-            let kubeconfig = Kubeconfig::read_from(&file).with_context(|| format!("read {}", file.display()))?;
-            let options = KubeConfigOptions::default();
-            kube::Config::from_custom_kubeconfig(kubeconfig, &options)
-                .await
-                .with_context(|| format!("use {}", file.display()))?
-        }
-    };
-    // kube 5 repeats 429, 503 and 504 fifteen times by itself; a decision has a deadline and says why it failed.
-    config.default_retry = false;
-    kube::Client::try_from(config).context("make a client")
 }
 
 /// What the API server calls us: its requests on our behalf must never wait for the others.

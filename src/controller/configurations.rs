@@ -7,12 +7,12 @@ mod defect;
 
 use super::Progress;
 use super::trouble::Trouble;
-use crate::arming::{Configuration, RELIST, Webhooks};
+use crate::arming::{Arming, Configuration, RELIST, Webhooks};
 use crate::index::{Index, Source};
 use futures::{StreamExt as _, pin_mut};
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use kube::api::{Api, ListParams, ObjectMeta, WatchEvent, WatchParams};
-use kube::core::ClusterResourceScope;
+use kube::core::{ClusterResourceScope, ObjectList};
 use kube::{Client, Resource};
 use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
@@ -51,6 +51,19 @@ impl Webhook for ValidatingWebhookConfiguration {
     fn defect(&self) -> Option<String> {
         defect::of_validating(self.webhooks.as_deref().unwrap_or_default())
     }
+}
+
+/// Reads both configurations called `name` once.
+///
+/// # Errors
+/// When the API server does not let them be listed, or does not answer.
+pub async fn read_configurations(client: &Client, name: &str) -> Result<Arming, ConfigurationError> {
+    let mut arming = Arming::default();
+    let mutating = list(&Api::<MutatingWebhookConfiguration>::all(client.clone()), name).await?;
+    arming.configuration(Webhooks::Mutating, mutating.items.first().map(configuration), Duration::ZERO);
+    let validating = list(&Api::<ValidatingWebhookConfiguration>::all(client.clone()), name).await?;
+    arming.configuration(Webhooks::Validating, validating.items.first().map(configuration), Duration::ZERO);
+    Ok(arming)
 }
 
 /// Watches the mutating and the validating configuration called `name`, for ever.
@@ -108,13 +121,12 @@ async fn follow<K: Webhook>(client: &Client, name: &str, progress: &Progress, ch
 }
 
 /// One list, and one watch from where it ended.
-async fn round<K: Webhook>(api: &Api<K>, name: &str, tell: impl Fn(Option<&K>)) -> Result<(), Error> {
-    let selector = format!("metadata.name={name}");
-    let listed = timeout(GRACE, api.list(&ListParams::default().fields(&selector))).await??;
+async fn round<K: Webhook>(api: &Api<K>, name: &str, tell: impl Fn(Option<&K>)) -> Result<(), ConfigurationError> {
+    let listed = list(api, name).await?;
     tell(listed.items.first());
     let from = listed.metadata.resource_version.unwrap_or_default();
     let seconds = u32::try_from(RELIST.as_secs()).unwrap_or(u32::MAX);
-    let params = WatchParams::default().fields(&selector).timeout(seconds).disable_bookmarks();
+    let params = WatchParams::default().fields(&named(name)).timeout(seconds).disable_bookmarks();
     let events = timeout(GRACE, api.watch(&params, &from)).await??;
     pin_mut!(events);
     let until = Instant::now() + RELIST + GRACE;
@@ -129,6 +141,16 @@ async fn round<K: Webhook>(api: &Api<K>, name: &str, tell: impl Fn(Option<&K>)) 
     Ok(())
 }
 
+/// That one configuration, if it is there.
+async fn list<K: Webhook>(api: &Api<K>, name: &str) -> Result<ObjectList<K>, ConfigurationError> {
+    Ok(timeout(GRACE, api.list(&ListParams::default().fields(&named(name)))).await??)
+}
+
+/// RBAC honors a resource name for lists that select it.
+fn named(name: &str) -> String {
+    format!("metadata.name={name}")
+}
+
 fn configuration<K: Webhook>(object: &K) -> Configuration {
     let ObjectMeta { uid, generation, .. } = object.meta();
     Configuration {
@@ -138,9 +160,9 @@ fn configuration<K: Webhook>(object: &K) -> Configuration {
     }
 }
 
-/// Why a round ended before its time.
+/// Why the configurations could not be read, or a round ended before its time.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub enum ConfigurationError {
     /// The API server said so.
     #[error(transparent)]
     Kube(#[from] kube::Error),

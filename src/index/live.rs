@@ -1,6 +1,6 @@
 //! A live look at every holder: the index that a proof rests on, built from LISTs and thrown away.
 
-use super::resource::{Guarded, Listed, Nameless, Namespaces, Read, Seen};
+use super::resource::{Catalogs, Guarded, Listed, ModelConfigMap, Nameless, Namespaces, Read, Seen};
 use super::{Index, Source};
 use crate::guard::RollbackTargets;
 use crate::object::{HolderKind, Workload};
@@ -41,6 +41,15 @@ const TOP_DOWN: [HolderKind; 9] = [
     HolderKind::Pod,
 ];
 
+/// What of the objects that are listed goes into the index.
+#[derive(Clone, Copy, Debug)]
+enum Scope<'a> {
+    /// All of it.
+    Everything,
+    /// Holders only if they matter to these.
+    Of(&'a BTreeSet<CatalogKey>),
+}
+
 /// Why it is not known who holds what.
 #[derive(Debug, Error)]
 pub enum LiveError {
@@ -77,11 +86,17 @@ pub async fn live(
     catalogs: &BTreeSet<CatalogKey>,
     rollback_targets: RollbackTargets,
 ) -> Result<Index, LiveError> {
-    let mut index = Index::new(rollback_targets);
-    for kind in TOP_DOWN {
-        list::<Workload>(client, kind, &mut index, catalogs).await?;
-    }
-    list::<Guarded>(client, Namespaces, &mut index, catalogs).await?;
+    holders(client, Scope::Of(catalogs), Index::new(rollback_targets)).await
+}
+
+/// As [`live`], of every catalog, with the model ConfigMaps in it, and without rollback targets: what is read of a
+/// cluster by one who does not watch it. Its parts are of one moment after the other.
+///
+/// # Errors
+/// [`LiveError`] if any list is not read to its end.
+pub async fn everything(client: &Client) -> Result<Index, LiveError> {
+    let mut index = holders(client, Scope::Everything, Index::new(RollbackTargets::Ignore)).await?;
+    list::<ModelConfigMap>(client, Catalogs, &mut index, Scope::Everything).await?;
     Ok(index)
 }
 
@@ -131,17 +146,20 @@ async fn collect<T: Read, K>(
     }
 }
 
-async fn list<T: Read>(
-    client: &Client,
-    kind: T::Kind,
-    index: &mut Index,
-    catalogs: &BTreeSet<CatalogKey>,
-) -> Result<(), LiveError> {
+async fn holders(client: &Client, scope: Scope<'_>, mut index: Index) -> Result<Index, LiveError> {
+    for kind in TOP_DOWN {
+        list::<Workload>(client, kind, &mut index, scope).await?;
+    }
+    list::<Guarded>(client, Namespaces, &mut index, scope).await?;
+    Ok(index)
+}
+
+async fn list<T: Read>(client: &Client, kind: T::Kind, index: &mut Index, scope: Scope<'_>) -> Result<(), LiveError> {
     let of = kind.into();
     let api = Api::<Listed<T>>::all_with(client.clone(), &kind);
     for _ in 0..ATTEMPTS {
         index.restart(of);
-        match list_once(&api, kind, index, catalogs).await {
+        match list_once(&api, kind, index, scope).await {
             Ok(()) => {
                 index.complete(of);
                 return Ok(());
@@ -158,7 +176,7 @@ async fn list_once<T: Read>(
     api: &Api<Listed<T>>,
     kind: T::Kind,
     index: &mut Index,
-    catalogs: &BTreeSet<CatalogKey>,
+    scope: Scope<'_>,
 ) -> Result<(), LiveError> {
     let of: Source = kind.into();
     let mut params = ListParams { label_selector: of.selector(), limit: Some(PAGE), ..ListParams::default() };
@@ -166,7 +184,7 @@ async fn list_once<T: Read>(
         let page = page(api, of, &params).await?;
         for object in page.items {
             let seen = object.seen(kind).map_err(|Nameless| LiveError::Nameless(of))?;
-            if touches(&seen, catalogs) {
+            if scope.takes(&seen) {
                 seen.enter(index);
             }
         }
@@ -188,10 +206,12 @@ async fn page<T: Read>(
         .map_err(|error| LiveError::Unlisted { of, source: Box::new(error) })
 }
 
-fn touches(seen: &Seen, catalogs: &BTreeSet<CatalogKey>) -> bool {
-    match seen {
-        Seen::Holder(facts) => facts.touches(catalogs),
-        Seen::Catalog(..) | Seen::Namespace { .. } => true,
+impl Scope<'_> {
+    fn takes(self, seen: &Seen) -> bool {
+        match (self, seen) {
+            (Self::Of(catalogs), Seen::Holder(facts)) => facts.touches(catalogs),
+            (Self::Everything, _) | (_, Seen::Catalog(..) | Seen::Namespace { .. }) => true,
+        }
     }
 }
 

@@ -137,6 +137,11 @@ impl Namespace {
         empty
     }
 
+    /// Every reference set, in no order.
+    pub(super) fn sets(&self) -> impl Iterator<Item = (SetId, &References)> {
+        self.sets.iter()
+    }
+
     /// The sets that could not be read in full.
     pub(super) fn unreadable(&self) -> impl Iterator<Item = SetId> {
         self.unreadable.iter().copied()
@@ -163,6 +168,14 @@ impl Namespace {
 
     /// Adds everybody with the references of `set` to `tally`.
     pub(super) fn tally<'a>(&'a self, set: SetId, tally: &mut Tally<'a>) {
+        self.tally_present(set, tally);
+        if self.targets_hold {
+            self.tally_targets(&BTreeSet::from([set]), tally);
+        }
+    }
+
+    /// Adds everybody who has the references of `set` as it is, and would not only after a rollback.
+    pub(super) fn tally_present<'a>(&'a self, set: SetId, tally: &mut Tally<'a>) {
         let reason = self.sets.get(set).and_then(|references| references.unreadable.as_deref());
         for (owner, pods) in self.pod_groups(set) {
             match owner {
@@ -175,9 +188,6 @@ impl Namespace {
         }
         for (kind, name) in self.templates_of(set) {
             self.tally_template(kind, name, reason.map(Into::into), tally);
-        }
-        if self.targets_hold {
-            self.tally_targets(&BTreeSet::from([set]), tally);
         }
     }
 

@@ -70,7 +70,7 @@ pub(super) struct Id {
 pub(super) enum Seen {
     Catalog(CatalogKey, Box<CatalogFacts>),
     Holder(Box<Facts>),
-    Namespace { name: String, stamp: String },
+    Namespace { name: String, stamp: String, is_going: bool },
 }
 
 /// Objects that have no name cannot be told apart, so nothing can be said of their list.
@@ -98,6 +98,7 @@ pub(super) struct Guarded {
     name: String,
     resource_version: String,
     stamp: String,
+    is_going: bool,
 }
 
 // === impl Source ===
@@ -305,6 +306,8 @@ impl Read for Guarded {
             name: String,
             uid: String,
             resource_version: String,
+            #[serde(default)]
+            deletion_timestamp: Option<String>,
             #[serde(borrow, default)]
             managed_fields: Vec<Manager<'a>>,
         }
@@ -316,12 +319,13 @@ impl Read for Guarded {
             #[serde(borrow, default)]
             fields_v1: Option<&'a RawValue>,
         }
-        let Labelled { name, uid, resource_version, managed_fields } = serde_json::from_str::<Wire<'_>>(json)?.metadata;
+        let Labelled { name, uid, resource_version, deletion_timestamp, managed_fields } =
+            serde_json::from_str::<Wire<'_>>(json)?.metadata;
         let field = format!("\"f:{}\"", names::GUARD_LABEL);
         let sets = |it: &&Manager<'_>| it.fields_v1.is_some_and(|fields| fields.get().contains(&field));
         let labelled = managed_fields.iter().filter(sets).map(|it| it.time.as_str()).max().unwrap_or_default();
         let stamp = format!("{uid} {labelled}");
-        Ok(Self { name, resource_version, stamp })
+        Ok(Self { name, resource_version, stamp, is_going: deletion_timestamp.is_some() })
     }
 
     fn meta(&self) -> ObjectMeta {
@@ -330,7 +334,8 @@ impl Read for Guarded {
 
     fn seen(_: Namespaces, id: Id, content: Result<Self, Undecoded>) -> Seen {
         // One that cannot be decoded counts all the same.
-        Seen::Namespace { name: id.name, stamp: content.map(|it| it.stamp).unwrap_or_default() }
+        let (stamp, is_going) = content.map(|it| (it.stamp, it.is_going)).unwrap_or_default();
+        Seen::Namespace { name: id.name, stamp, is_going }
     }
 }
 
@@ -342,7 +347,10 @@ impl Seen {
         match self {
             Self::Catalog(key, facts) => index.apply_catalog(key, *facts),
             Self::Holder(facts) => index.apply(*facts),
-            Self::Namespace { name, stamp } => index.guard(&name, &stamp),
+            Self::Namespace { name, stamp, is_going } => {
+                index.goes(&name, is_going);
+                index.guard(&name, &stamp)
+            }
         }
     }
 

@@ -54,6 +54,11 @@ impl<T: Eq + Hash> Table<T> {
         self.rows.get(id.index())?.as_ref()
     }
 
+    /// Every value with its id, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Id<T>, &T)> {
+        self.ids.iter().filter_map(|&id| Some((id, self.get(id)?)))
+    }
+
     /// Takes one user away; gives the value back if that was the last one.
     pub(super) fn release(&mut self, id: Id<T>) -> Option<T> {
         let users = self.users.get_mut(id.index())?;

@@ -11,6 +11,7 @@ mod audit;
 mod break_glass;
 mod defer;
 mod events;
+mod findings;
 mod forgery;
 mod incident;
 mod namespaces;
@@ -93,6 +94,7 @@ fn all() -> Vec<Test> {
         break_glass::tests,
         defer::tests,
         events::tests,
+        findings::tests,
     ];
     files.into_iter().flat_map(|tests| tests()).collect()
 }

@@ -93,6 +93,32 @@ async fn only_guarded_namespaces_count() {
 }
 
 #[tokio::test]
+async fn everything_has_the_catalogs_too_and_what_guarded_namespaces_need_unless_they_go() {
+    let config_map = json!({
+        "metadata": {"name": "other", "namespace": "prod", "uid": "u", "resourceVersion": "6",
+                     "labels": {"modelguard.dev/catalog": "keys"}},
+        "data": {"v1": ""},
+    });
+    for (deletion, demands) in [(Value::Null, 1), ("2026-11-23T12:00:00Z".into(), 0)] {
+        let metadata = json!({"name": "prod", "uid": "n", "resourceVersion": "5", "deletionTimestamp": deletion});
+        let (namespace, config_map) = (json!({"metadata": metadata}), config_map.clone());
+        let (client, asking) = fake::client(move |asked| match asked.path.as_str() {
+            "/api/v1/namespaces" => fake::list(std::slice::from_ref(&namespace)),
+            "/api/v1/configmaps" => fake::list(std::slice::from_ref(&config_map)),
+            "/api/v1/pods" => fake::list(&[pod("a", "unheard-of:v1")]),
+            _ => fake::list(&[]),
+        });
+        let index = everything(&client).await.unwrap();
+        assert!(index.missing().next().is_none());
+        assert_eq!(index.demands().count(), demands, "deleted: {deletion}");
+        assert!(index.is_guarded("prod"));
+        assert!(index.catalog(&CatalogKey::new("prod", "other")).unwrap().listing.is_ok());
+        let selector = asking.of("/configmaps")[0].parameter("labelSelector").map(str::to_owned);
+        assert_eq!(selector.as_deref(), Some("modelguard.dev%2Fcatalog"));
+    }
+}
+
+#[tokio::test]
 async fn a_list_that_expired_is_begun_again_and_never_continued() {
     let first = std::sync::atomic::AtomicBool::new(true);
     let (client, asking) = fake::client(move |asked| match asked.path.as_str() {

@@ -1,15 +1,15 @@
 //! What the manifests of a folder say, all together.
 
 use super::folder::File;
-use crate::catalog::Format;
+use crate::audit;
 use crate::guard::RollbackTargets;
 use crate::holder::{Hold, ObjectId};
-use crate::index::{Facts, Index};
+use crate::index::{CatalogFacts, Facts, Index};
 use crate::manifest::{self, Manifest, ManifestError};
 use crate::names;
 use crate::object::{ConfigMap, HolderKind, Workload};
 use crate::policy::{Declared, Stored};
-use crate::reference::{CatalogKey, Need, Origin, Reference, References};
+use crate::reference::{CatalogKey, Reference, References};
 use crate::sharing::Sharing;
 use crate::usage::Usage;
 use serde::Deserialize;
@@ -86,19 +86,9 @@ impl Snapshot {
     /// The pods that reference an entry, or a model ConfigMap, that is not there.
     pub(super) fn dangling(&self) -> Vec<ObjectId> {
         let pods = self.workloads.iter().filter(|(id, _)| id.kind == HolderKind::Pod);
-        let dangles = |pod: &Workload| References::of(HolderKind::Pod, pod).needs.iter().any(|it| self.is_missing(it));
-        pods.filter(|(_, pod)| dangles(pod)).map(|(id, _)| id.clone()).collect()
-    }
-
-    fn is_missing(&self, reference: &Reference) -> bool {
-        let declared = self.catalogs.get(&reference.catalog).map(|stored| &stored.declared);
-        let counts = reference.origin == Origin::Uses || declared.and_then(Declared::format) == Some(Format::Keys);
-        let lists = match (declared, &reference.need) {
-            (Some(Declared::Catalog(_, catalog)), Need::Entry(entry)) => catalog.lists(entry),
-            (Some(Declared::Catalog(..)), Need::All) => true,
-            _ => false,
-        };
-        counts && !lists
+        let lacks = |id: &ObjectId, it: &Reference| audit::lack(&self.index, &id.namespace, it).is_some();
+        let dangles = |id: &ObjectId, pod: &Workload| References::of(id.kind, pod).needs.iter().any(|it| lacks(id, it));
+        pods.filter(|(id, pod)| dangles(id, pod)).map(|(id, _)| id.clone()).collect()
     }
 }
 
@@ -154,7 +144,11 @@ impl Reader {
             hold: Hold::parse(metadata.annotations.get(names::HOLD)),
             sharing: Sharing::new(&manifest.namespace, metadata.annotations.get(names::SHARED_WITH)),
         };
-        self.snapshot.catalogs.insert(CatalogKey::new(&manifest.namespace, &manifest.name), stored);
+        let key = CatalogKey::new(&manifest.namespace, &manifest.name);
+        if stored.declared != Declared::Ordinary {
+            self.snapshot.index.apply_catalog(key.clone(), CatalogFacts::of(&object));
+        }
+        self.snapshot.catalogs.insert(key, stored);
         Ok(())
     }
 

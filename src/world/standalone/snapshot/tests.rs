@@ -1,5 +1,5 @@
 use super::*;
-use crate::catalog::EntryName;
+use crate::catalog::{EntryName, Format};
 use crate::manifest::Notation;
 use crate::sharing::Sharing;
 

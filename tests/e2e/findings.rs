@@ -1,0 +1,131 @@
+//! What came about while nobody asked modelguard: found by the controller and by `modelguard audit`, and over once it is
+//! put right.
+
+use crate::scene::{Scene, Setup, Test, own};
+use crate::support::builders::{catalog, deployment, keys};
+use crate::support::kubectl::{Output, Tool};
+use crate::support::wait::until;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// What the chart's configurations are called.
+const CONFIGURATION: &str = "modelguard";
+
+pub(crate) fn tests() -> Vec<Test> {
+    let setup = Setup::default().without_controllers();
+    vec![own("findings::what_came_about_unseen", setup, what_came_about_unseen)]
+}
+
+fn what_came_about_unseen(scene: &Scene<'_>) {
+    let namespace = &scene.namespace.name;
+    scene.create_object(keys("models", &["v1", "v2"]).to_string()).ok();
+    scene.create_object(deployment("api", 0, "models:v1").to_string()).ok();
+    let nothing = audit(scene).run().ok();
+    assert_eq!(nothing.stdout, "no findings\n", "{nothing}");
+
+    let removed = scene.at.cluster.kubectl(["get", VALIDATING, CONFIGURATION, "-o", "json"]).run().json();
+    scene.at.cluster.kubectl(["delete", VALIDATING, CONFIGURATION]).run().ok();
+    let alteration = json!([{"op": "replace", "path": "/webhooks/0/rules/0/operations", "value": ["CREATE"]}]);
+    alter(scene, &alteration);
+    scene.kubectl(["patch", "configmap", "models", "--type=merge", r#"-p={"data":{"v1":null}}"#]).run().ok();
+    scene.create_object(deployment("lost", 0, "gone:v1").to_string()).ok();
+    scene.create_object(catalog("broken", "json", &[("models.json", "{")]).to_string()).ok();
+    let broken = "cannot be read as a catalog: ";
+    let expected = [
+        ("CatalogInvalid", format!("ConfigMap {namespace}/broken"), broken.to_owned()),
+        (
+            "CatalogMissing",
+            format!("Deployment {namespace}/lost"),
+            format!(
+                "needs model ConfigMap {namespace}/gone, which does not exist or is not labelled modelguard.dev/catalog"
+            ),
+        ),
+        (
+            "EntryMissing",
+            format!("Deployment {namespace}/api"),
+            format!("needs entry v1, which model ConfigMap {namespace}/models does not list"),
+        ),
+        (
+            "WebhooksAltered",
+            format!("MutatingWebhookConfiguration {CONFIGURATION}"),
+            "does not protect what it should: revision.modelguard.dev is not sent UPDATE of configmaps".to_owned(),
+        ),
+        (
+            "WebhooksMissing",
+            format!("ValidatingWebhookConfiguration {CONFIGURATION}"),
+            "does not exist, so that requests pass unseen".to_owned(),
+        ),
+    ];
+    let found = audit(scene).run();
+    let lines: Vec<_> = found.stdout.lines().collect();
+    assert_eq!(lines.len(), 1 + expected.len(), "{found}");
+    for (line, (kind, object, message)) in lines[1..].iter().zip(&expected) {
+        let columns: Vec<_> = line.split("   ").map(str::trim).filter(|column| !column.is_empty()).collect();
+        let [said_kind, said_object, said] = columns[..] else { panic!("{line}") };
+        assert_eq!((said_kind, said_object), (*kind, object.as_str()), "{found}");
+        assert!(said == message || (message == broken && said.starts_with(broken)), "{found}");
+    }
+    let value = findings(&audit(scene).args(["-o", "json"]).run());
+    assert_eq!(value["total"], 5, "{value:#}");
+    assert_eq!(value["findings"][2]["catalog"], format!("{namespace}/models"), "{value:#}");
+    assert_eq!(value["findings"][2]["entry"], "v1", "{value:#}");
+    counts(scene, 1);
+    for (kind, object, _) in &expected {
+        until("the log says so", || {
+            let logs = scene.at.modelguard.logs();
+            let says = |line: &str| line.contains("the audit found something") && line.contains(object.as_str());
+            if logs.lines().any(|line| says(line) && line.contains(kind)) { Ok(()) } else { Err(logs) }
+        });
+    }
+
+    scene.kubectl(["delete", "configmap", "broken"]).run().ok();
+    scene.kubectl(["delete", "deployment", "lost"]).run().ok();
+    scene.kubectl(["patch", "configmap", "models", "--type=merge", r#"-p={"data":{"v1":"weights"}}"#]).run().ok();
+    alter(scene, &json!([{"op": "replace", "path": "/webhooks/0/rules/0/operations", "value": ["CREATE", "UPDATE"]}]));
+    scene.at.cluster.kubectl(["create", "-f", "-"]).stdin(anew(removed).to_string()).run().ok();
+    assert_eq!(audit(scene).run().ok().stdout, "no findings\n");
+    counts(scene, 0);
+}
+
+const VALIDATING: &str = "validatingwebhookconfiguration";
+
+/// `modelguard audit`, as the administrator.
+fn audit(scene: &Scene<'_>) -> Tool {
+    let kubeconfig = scene.at.cluster.kubeconfig().into_os_string();
+    Tool::new(env!("CARGO_BIN_EXE_modelguard").into(), vec![("KUBECONFIG".to_owned(), kubeconfig)]).args(["audit"])
+}
+
+/// What it printed, where it ended with 1.
+fn findings(output: &Output) -> Value {
+    assert_eq!(output.status.code(), Some(1), "{output}");
+    serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output}"))
+}
+
+/// Waits until the controller counts so many of each kind.
+fn counts(scene: &Scene<'_>, expected: u32) {
+    let kinds = ["CatalogInvalid", "CatalogMissing", "EntryMissing", "WebhooksAltered", "WebhooksMissing"];
+    until("the controller counts them", || {
+        let metrics = scene.at.modelguard.first().metrics().expect("modelguard answers");
+        let count = |kind| (kind, metrics.sum("modelguard_audit_findings", &[("finding", kind)]));
+        let counts: BTreeMap<_, _> = kinds.map(count).into();
+        if counts.values().all(|count| *count == f64::from(expected)) { Ok(()) } else { Err(format!("{counts:?}")) }
+    });
+}
+
+fn alter(scene: &Scene<'_>, patch: &Value) {
+    let patch = format!("-p={patch}");
+    scene
+        .at
+        .cluster
+        .kubectl(["patch", "mutatingwebhookconfiguration", CONFIGURATION, "--type=json", &patch])
+        .run()
+        .ok();
+}
+
+/// An object as it is to be created again.
+fn anew(mut object: Value) -> Value {
+    for field in ["uid", "resourceVersion", "generation", "creationTimestamp", "managedFields"] {
+        object["metadata"].as_object_mut().expect("metadata").remove(field);
+    }
+    object
+}
