@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! wave ──▶ many rounds, each with a model ConfigMap and an entry of its own
-//!            ├─ a removal: patch, put, apply or delete, again and again while the answer is 429 ┐ both at random
-//!            └─ a Deployment, created or updated, that references the entry                     ┘ moments
+//!            ├─ a removal, in any way there is, again and again while the answer is 429 ┐ both at random
+//!            └─ a holder that comes to reference the entry, in any way there is         ┘ moments
 //!      ──▶ one LIST of every holder and every ConfigMap: is there a holder of an entry that is missing?
 //! ```
 //! A webhook of somebody else's makes some requests take seconds between modelguard's verdict and the commit, as
@@ -12,7 +12,7 @@
 //! `MODELGUARD_RACE_ROUNDS` says how many rounds, `MODELGUARD_RACE_SEED` repeats the choices of an earlier run.
 
 use crate::scene::{Scene, Setup, Test, own};
-use crate::support::builders::{deployment, keys};
+use crate::support::builders::{keys, template, workload};
 use crate::support::client::{client, code};
 use crate::support::control_plane::Shape;
 use crate::support::net::random;
@@ -21,9 +21,13 @@ use crate::support::wait::LONG;
 use fastrand::Rng;
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,7 +39,7 @@ use tokio::time::{Instant, sleep};
 /// Δ. Far more than a request takes here, and little enough to wait for.
 const SETTLE: Duration = Duration::from_secs(10);
 
-const ROUNDS: usize = 200;
+const ROUNDS: usize = 300;
 
 /// Most of a round is waiting.
 const AT_A_TIME: usize = 100;
@@ -45,6 +49,28 @@ const AT_A_TIME_WEAKENED: usize = 30;
 
 /// The entry that is fought for.
 const ENTRY: &str = "v1";
+
+const REMOVALS: [Removal; 9] = [
+    Removal::Patch,
+    Removal::Cut,
+    Removal::Put,
+    Removal::BoundPut,
+    Removal::Apply,
+    Removal::Rollback,
+    Removal::Delete,
+    Removal::DeleteCollection,
+    Removal::OptOut,
+];
+
+const REFERENCES: [Reference; 7] = [
+    Reference::Deployment,
+    Reference::Template,
+    Reference::Undo,
+    Reference::Wake,
+    Reference::Scale,
+    Reference::Pod,
+    Reference::Job,
+];
 
 /// When the reference comes.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -63,9 +89,35 @@ enum Moment {
 #[derive(Clone, Copy, Debug)]
 enum Removal {
     Patch,
+    /// Of a JSON patch.
+    Cut,
     Put,
+    /// A PUT of the revision that was read just before.
+    BoundPut,
     Apply,
+    /// Back to what was there before the entry came, byte for byte.
+    Rollback,
     Delete,
+    DeleteCollection,
+    /// The label goes, and with it all protection.
+    OptOut,
+}
+
+/// How a holder comes to reference the entry.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Reference {
+    /// A Deployment is created.
+    Deployment,
+    /// One that is there changes its template.
+    Template,
+    /// The same by the JSON patch that `kubectl rollout undo` sends.
+    Undo,
+    /// A ReplicaSet that is there is scaled up from zero.
+    Wake,
+    /// The same by its scale subresource, which nothing can hold up.
+    Scale,
+    Pod,
+    Job,
 }
 
 /// What one round does, chosen by chance before it begins.
@@ -74,8 +126,7 @@ struct Round {
     number: usize,
     moment: Moment,
     removal: Removal,
-    /// Whether the Deployment is there and comes to need the entry, or is created.
-    updates: bool,
+    reference: Reference,
     /// Nobody begins a hundred releases in the same instant.
     start: Duration,
     /// How long the removal and the reference wait before they begin, and how long their requests are held up.
@@ -126,6 +177,7 @@ struct Track {
     apps: Api<Deployment>,
     replica_sets: Api<ReplicaSet>,
     pods: Api<Pod>,
+    jobs: Api<Job>,
 }
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -149,7 +201,7 @@ fn no_holder_of_a_missing_entry(scene: &Scene<'_>) {
     let [idle, proof] = [Moment::Idle, Moment::Proof].map(|moment| report.moments[&moment]);
     assert!(idle.removed > 0 && idle.referenced > 0, "{report}");
     assert!(idle.removed + proof.removed >= rounds / 20, "{report}");
-    let expected = ["MG101", "MG103", "MG106", "MG201", "MG202"];
+    let expected = ["MG101", "MG103", "MG105", "MG106", "MG201", "MG202"];
     let odd: Vec<_> = report.denials.keys().filter(|code| !expected.contains(&code.as_str())).collect();
     assert!(odd.is_empty(), "{odd:?}");
 }
@@ -174,6 +226,7 @@ fn race(scene: &Scene<'_>, rounds: usize, at_a_time: usize, enough: impl Fn(&Rep
     runtime.block_on(async {
         slow::start(&scene.at.cluster, &scene.namespace.name).await.expect("a slow webhook");
         let track = Track::new(scene).await;
+        track.make_account(scene).await;
         let seed = number("MODELGUARD_RACE_SEED").unwrap_or_else(random);
         let mut rng = Rng::with_seed(seed);
         let mut report = Report { seed, ..Report::default() };
@@ -202,11 +255,10 @@ impl Round {
             65..80 => Moment::Settling,
             _ => Moment::Proof,
         };
-        let removal = match rng.u8(..8) {
-            0..3 => Removal::Patch,
-            3..5 => Removal::Put,
-            5..7 => Removal::Apply,
-            _ => Removal::Delete,
+        let removal = *rng.choice(&REMOVALS).expect("a removal");
+        let reference = match *rng.choice(&REFERENCES).expect("a reference") {
+            Reference::Scale if moment == Moment::InFlight => Reference::Wake,
+            reference => reference,
         };
         let mut between = |from: u64, to: u64| Duration::from_millis(rng.u64(from..to));
         let start = between(0, 3_000);
@@ -223,7 +275,7 @@ impl Round {
             Moment::InFlight => [now_and_then(200), Duration::from_millis(rng.u64(5_000..8_500))],
             _ => [now_and_then(500), now_and_then(2_000)],
         };
-        Self { number, moment, removal, updates: rng.bool(), start, waits, delays, seed: rng.u64(..) }
+        Self { number, moment, removal, reference, start, waits, delays, seed: rng.u64(..) }
     }
 
     /// How long a removal waits before it asks again, `since` it first asked: no longer than it was `told`, and often
@@ -244,6 +296,18 @@ impl Round {
 
     fn app(&self) -> String {
         format!("app-{}", self.number)
+    }
+
+    /// What its holder comes to need.
+    fn uses(&self) -> String {
+        format!("{}:{ENTRY}", self.catalog())
+    }
+
+    /// Its holder, of this kind.
+    fn holder(&self, kind: &str, replicas: u32, uses: &str, delay: Duration) -> Value {
+        let mut object = workload(kind, &self.app(), replicas, template(&self.app(), uses));
+        json_patch::merge(&mut object["metadata"]["annotations"], &annotation(delay));
+        object
     }
 
     /// Its ConfigMap, with these entries.
@@ -268,8 +332,17 @@ impl Track {
             catalogs: Api::namespaced(client.clone(), namespace),
             apps: Api::namespaced(client.clone(), namespace),
             replica_sets: Api::namespaced(client.clone(), namespace),
-            pods: Api::namespaced(client, namespace),
+            pods: Api::namespaced(client.clone(), namespace),
+            jobs: Api::namespaced(client, namespace),
         }
+    }
+
+    /// No pod is made without one, and nobody makes it here.
+    async fn make_account(&self, scene: &Scene<'_>) {
+        let accounts = Api::<ServiceAccount>::namespaced(self.pods.clone().into_client(), &scene.namespace.name);
+        let account = json!({"metadata": {"name": "default"}});
+        let created = create(&accounts, account).await;
+        created.expect("a ServiceAccount");
     }
 
     async fn play(&self, round: Round) -> Ended {
@@ -291,12 +364,23 @@ impl Track {
 
     /// Makes what must be there beforehand.
     async fn prepare(&self, round: &Round) {
+        if let Removal::Rollback = round.removal {
+            let earlier = serde_json::from_value(round.content(&["other"], Duration::ZERO)).expect("a ConfigMap");
+            self.catalogs.create(&PostParams::default(), &earlier).await.expect("a model ConfigMap");
+        }
         let content = round.content(&[ENTRY, "other"], Duration::ZERO);
         let created = self.catalogs.patch(&round.catalog(), &owner(), &Patch::Apply(&content)).await;
         created.expect("a model ConfigMap");
-        if round.updates {
-            self.create_app(round, "", Duration::ZERO).await.expect("a Deployment");
+        match round.reference {
+            Reference::Template | Reference::Undo => {
+                create(&self.apps, round.holder("Deployment", 1, "", Duration::ZERO)).await
+            }
+            Reference::Wake | Reference::Scale => {
+                create(&self.replica_sets, round.holder("ReplicaSet", 0, &round.uses(), Duration::ZERO)).await
+            }
+            Reference::Deployment | Reference::Pod | Reference::Job => Ok(()),
         }
+        .expect("what is there beforehand");
         if round.moment == Moment::Idle {
             let refused = self.remove(round, Duration::ZERO).await.expect_err("nothing is proven yet");
             assert_eq!(code(&refused), "MG103");
@@ -318,7 +402,7 @@ impl Track {
         }
     }
 
-    /// Asks again after a 429, sooner than it says.
+    /// Asks again after a 429, sooner than it says, and after a conflict.
     async fn remove_with_patience(&self, round: &Round, slowest: &Cell<Duration>) -> Answer {
         let mut rng = Rng::with_seed(round.seed);
         let start = Instant::now();
@@ -329,6 +413,8 @@ impl Track {
                 Err(kube::Error::Api(status)) if status.code == 429 => {
                     status.details.as_ref().map_or(0, |details| details.retry_after_seconds)
                 }
+                // Somebody wrote it meanwhile, as the controller does: whoever reads before writing reads again.
+                Err(kube::Error::Api(status)) if status.code == 409 => 1,
                 _ => 0,
             };
             if told == 0 || start.elapsed() > 3 * SETTLE {
@@ -341,35 +427,70 @@ impl Track {
     async fn remove(&self, round: &Round, delay: Duration) -> Result<(), kube::Error> {
         let name = round.catalog();
         let rest = round.content(&["other"], delay);
+        let by = PatchParams::default();
         match round.removal {
             Removal::Patch => {
                 let patch = json!({"metadata": {"annotations": annotation(delay)}, "data": {ENTRY: null}});
-                self.catalogs.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+                self.catalogs.patch(&name, &by, &Patch::Merge(patch)).await.map(drop)
             }
-            Removal::Put => {
+            Removal::Cut => {
+                let cut = json!([{"op": "remove", "path": format!("/data/{ENTRY}")}]);
+                let patch = Patch::<ConfigMap>::Json(serde_json::from_value(cut).expect("a patch"));
+                self.catalogs.patch(&name, &by, &patch).await.map(drop)
+            }
+            Removal::Put | Removal::Rollback => {
                 let rest = serde_json::from_value(rest).expect("a ConfigMap");
                 self.catalogs.replace(&name, &PostParams::default(), &rest).await.map(drop)
             }
+            Removal::BoundPut => {
+                let mut read = self.catalogs.get(&name).await?;
+                read.data.as_mut().and_then(|data| data.remove(ENTRY));
+                self.catalogs.replace(&name, &PostParams::default(), &read).await.map(drop)
+            }
             Removal::Apply => self.catalogs.patch(&name, &owner(), &Patch::Apply(rest)).await.map(drop),
             Removal::Delete => self.catalogs.delete(&name, &DeleteParams::default()).await.map(drop),
+            Removal::DeleteCollection => {
+                let only = ListParams::default().fields(&format!("metadata.name={name}"));
+                self.catalogs.delete_collection(&DeleteParams::default(), &only).await.map(drop)
+            }
+            Removal::OptOut => {
+                let labels = json!({"modelguard.dev/catalog": null});
+                let patch = json!({"metadata": {"annotations": annotation(delay), "labels": labels}});
+                self.catalogs.patch(&name, &by, &Patch::Merge(patch)).await.map(drop)
+            }
         }
     }
 
     async fn refer(&self, round: &Round) -> Result<(), kube::Error> {
-        let uses = format!("{}:{ENTRY}", round.catalog());
-        if !round.updates {
-            return self.create_app(round, &uses, round.delays[1]).await;
+        let (name, uses, delay) = (round.app(), round.uses(), round.delays[1]);
+        let by = PatchParams::default();
+        let holder = |kind| round.holder(kind, 1, &uses, delay);
+        match round.reference {
+            Reference::Deployment => create(&self.apps, holder("Deployment")).await,
+            Reference::Pod => create(&self.pods, holder("Pod")).await,
+            Reference::Job => create(&self.jobs, holder("Job")).await,
+            Reference::Template => {
+                let template = json!({"metadata": {"annotations": {"modelguard.dev/uses": uses}}});
+                let patch = json!({"metadata": {"annotations": annotation(delay)}, "spec": {"template": template}});
+                self.apps.patch(&name, &by, &Patch::Merge(patch)).await.map(drop)
+            }
+            Reference::Undo => {
+                let undo = json!([
+                    {"op": "replace", "path": "/spec/template", "value": template(&name, &uses)},
+                    {"op": "add", "path": "/metadata/annotations", "value": annotation(delay)},
+                ]);
+                let patch = Patch::<Deployment>::Json(serde_json::from_value(undo).expect("a patch"));
+                self.apps.patch(&name, &by, &patch).await.map(drop)
+            }
+            Reference::Wake => {
+                let patch = json!({"metadata": {"annotations": annotation(delay)}, "spec": {"replicas": 1}});
+                self.replica_sets.patch(&name, &by, &Patch::Merge(patch)).await.map(drop)
+            }
+            Reference::Scale => {
+                let patch = Patch::Merge(json!({"spec": {"replicas": 1}}));
+                self.replica_sets.patch_scale(&name, &by, &patch).await.map(drop)
+            }
         }
-        let template = json!({"metadata": {"annotations": {"modelguard.dev/uses": uses}}});
-        let patch = json!({"metadata": {"annotations": annotation(round.delays[1])}, "spec": {"template": template}});
-        self.apps.patch(&round.app(), &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
-    }
-
-    async fn create_app(&self, round: &Round, uses: &str, delay: Duration) -> Result<(), kube::Error> {
-        let mut app = deployment(&round.app(), 1, uses);
-        app["metadata"]["annotations"] = annotation(delay);
-        let app = serde_json::from_value(app).expect("a Deployment");
-        self.apps.create(&PostParams::default(), &app).await.map(drop)
     }
 
     /// The model ConfigMaps of which a holder needs an entry that is missing, as it is stored now.
@@ -381,7 +502,11 @@ impl Track {
             needed.extend(templates(app.spec.and_then(|spec| spec.template.metadata)));
         }
         for set in self.replica_sets.list(&all).await.expect("the ReplicaSets") {
-            needed.extend(templates(set.spec.and_then(|spec| spec.template).and_then(|template| template.metadata)));
+            let alive = set.spec.filter(|spec| spec.replicas != Some(0));
+            needed.extend(templates(alive.and_then(|spec| spec.template).and_then(|template| template.metadata)));
+        }
+        for job in self.jobs.list(&all).await.expect("the Jobs") {
+            needed.extend(templates(job.spec.and_then(|spec| spec.template.metadata)));
         }
         for pod in self.pods.list(&all).await.expect("the pods") {
             needed.extend(uses(&pod.metadata));
@@ -400,8 +525,20 @@ impl Track {
 
     /// The holders of one wave would only be listed again and again during the next.
     async fn clear(&self) {
-        self.apps.delete_collection(&DeleteParams::default(), &ListParams::default()).await.expect("no Deployments");
+        let (how, all) = (DeleteParams::default(), ListParams::default());
+        self.apps.delete_collection(&how, &all).await.expect("no Deployments");
+        self.replica_sets.delete_collection(&how, &all).await.expect("no ReplicaSets");
+        self.pods.delete_collection(&how, &all).await.expect("no pods");
+        self.jobs.delete_collection(&how, &all).await.expect("no Jobs");
     }
+}
+
+async fn create<K>(api: &Api<K>, object: Value) -> Result<(), kube::Error>
+where
+    K: Clone + fmt::Debug + DeserializeOwned + Resource + Serialize,
+{
+    let object = serde_json::from_value(object).expect("an object of its kind");
+    api.create(&PostParams::default(), &object).await.map(drop)
 }
 
 fn uses(metadata: &ObjectMeta) -> Option<String> {

@@ -27,7 +27,7 @@ use std::time::Duration;
 /// How many milliseconds its request takes; only the administrator's requests do.
 pub(crate) const DELAY: &str = "tests.modelguard.dev/delay";
 
-/// Serves it on the runtime that this is called in, and registers it for the ConfigMaps and Deployments of `namespace`.
+/// Serves it on the runtime that this is called in, and registers it for the ConfigMaps, workloads and pods of `namespace`.
 /// Returns once the API server asks it.
 pub(crate) async fn start(cluster: &ControlPlane, namespace: &str) -> Result<()> {
     let key = KeyPair::generate()?;
@@ -75,7 +75,7 @@ fn registration(namespace: &str, port: u16, bundle: &str) -> Value {
         "webhooks": [{
             "name": "slow.tests.modelguard.dev",
             "clientConfig": {"url": format!("https://127.0.0.1:{port}/"), "caBundle": bundle},
-            "rules": [rule("", "configmaps"), rule("apps", "deployments")],
+            "rules": [rule("", "configmaps"), rule("", "pods"), rule("apps", "*"), rule("batch", "jobs")],
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
             "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Fail", "timeoutSeconds": 30,
         }],
