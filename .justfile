@@ -21,9 +21,11 @@ test *args:
 e2e *args:
     cargo test --locked --test e2e -- {{args}}
 
-# Removals against references on a real API server: ten times the rounds of `just test`, some seven minutes
+# Removals against references on a real API server, many times the rounds of `just test`: some seven minutes, and twice as
+# long among kills and restarts
 races rounds="2000":
-    MODELGUARD_RACE_ROUNDS={{rounds}} cargo test --locked --test e2e -- races::no_holder
+    MODELGUARD_RACE_ROUNDS={{rounds}} cargo test --locked --test e2e -- races::no_holder --nocapture
+    MODELGUARD_RACE_ROUNDS={{rounds}} cargo test --locked --test e2e -- races::among --nocapture
 
 # Write the generated files anew
 generate:

@@ -9,6 +9,9 @@
 //! A webhook of somebody else's makes some requests take seconds between modelguard's verdict and the commit, as
 //! they may: up to Δ. A round with a request that took longer proves nothing, and is void.
 //!
+//! The same among kills of either replica and restarts of the API server: then calls fail, with an outcome that nobody
+//! knows, and what is stored at the end decides alone.
+//!
 //! `MODELGUARD_RACE_ROUNDS` says how many rounds, `MODELGUARD_RACE_SEED` repeats the choices of an earlier run.
 
 use crate::scene::{Scene, Setup, Test, own};
@@ -33,19 +36,27 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// Δ. Far more than a request takes here, and little enough to wait for.
 const SETTLE: Duration = Duration::from_secs(10);
 
-const ROUNDS: usize = 300;
+const ROUNDS: usize = 200;
+
+/// Among kills and restarts.
+const TROUBLED_ROUNDS: usize = 100;
 
 /// Most of a round is waiting.
 const AT_A_TIME: usize = 100;
 
 /// Without a wait the controller proves all the time, and the fewer entries there are the sooner it is done.
 const AT_A_TIME_WEAKENED: usize = 30;
+
+/// What is noted of a call that failed.
+const LOST: &str = "lost";
 
 /// The entry that is fought for.
 const ENTRY: &str = "v1";
@@ -184,19 +195,20 @@ pub(crate) fn tests() -> Vec<Test> {
     let mut setup = Setup { shape: Shape::Store, ..Setup::default() };
     setup.options.settle = format!("{}s", SETTLE.as_secs());
     let weakened = Setup { is_unsound: true, ..setup.clone() };
+    let mut troubled = setup.clone();
+    troubled.options.replicas = 2;
     vec![
         own("races::no_holder_of_a_missing_entry", setup, no_holder_of_a_missing_entry),
+        own("races::among_kills_and_restarts", troubled, among_kills_and_restarts),
         own("races::a_weakened_build_is_found_out", weakened, a_weakened_build_is_found_out),
     ]
 }
 
 fn no_holder_of_a_missing_entry(scene: &Scene<'_>) {
-    let rounds = number("MODELGUARD_RACE_ROUNDS").map_or(ROUNDS, |rounds| usize::try_from(rounds).expect("a number"));
+    let rounds = rounds(ROUNDS);
     let report = race(scene, rounds, AT_A_TIME, |_| false);
     println!("races: {report}");
-    assert!(report.violations.is_empty(), "a holder of a missing entry:\n{}", report.violations.join("\n"));
-    assert_eq!(report.rounds, rounds);
-    assert!(report.void * 20 <= rounds, "{} of {rounds} rounds are void: nothing is proven", report.void);
+    report.check(rounds);
     // Races are what both may win.
     let [idle, proof] = [Moment::Idle, Moment::Proof].map(|moment| report.moments[&moment]);
     assert!(idle.removed > 0 && idle.referenced > 0, "{report}");
@@ -204,6 +216,60 @@ fn no_holder_of_a_missing_entry(scene: &Scene<'_>) {
     let expected = ["MG101", "MG103", "MG105", "MG106", "MG201", "MG202"];
     let odd: Vec<_> = report.denials.keys().filter(|code| !expected.contains(&code.as_str())).collect();
     assert!(odd.is_empty(), "{odd:?}");
+}
+
+/// Nothing is known of a call that failed, so that only what is stored counts.
+fn among_kills_and_restarts(scene: &Scene<'_>) {
+    let rounds = rounds(TROUBLED_ROUNDS);
+    let trouble = Trouble::default();
+    let report = thread::scope(|scope| {
+        scope.spawn(|| trouble.make(scene));
+        let report = race(scene, rounds, AT_A_TIME, |_| false);
+        trouble.is_over.store(true, Ordering::Relaxed);
+        report
+    });
+    let [kills, restarts] = [&trouble.kills, &trouble.restarts].map(|count| count.load(Ordering::Relaxed));
+    println!("races, {kills} kills and {restarts} restarts of the API server: {report}");
+    report.check(rounds);
+    assert!(kills > 0 && restarts > 0, "nothing happened");
+}
+
+/// What is done to modelguard and the API server meanwhile, in turns.
+#[derive(Default)]
+struct Trouble {
+    is_over: AtomicBool,
+    kills: AtomicUsize,
+    restarts: AtomicUsize,
+}
+
+impl Trouble {
+    /// Leaves time in between for what takes a leader.
+    fn make(&self, scene: &Scene<'_>) {
+        let (modelguard, mut rng) = (&scene.at.modelguard, Rng::new());
+        for turn in 0.. {
+            let pause = Instant::now() + Duration::from_millis(rng.u64(3_000..12_000));
+            while Instant::now() < pause {
+                if self.is_over.load(Ordering::Relaxed) {
+                    return;
+                }
+                thread::sleep(Duration::from_millis(100));
+            }
+            if turn % 3 == 1 {
+                scene.at.cluster.restart_api_server().expect("the API server starts");
+                self.restarts.fetch_add(1, Ordering::Relaxed);
+            } else {
+                let victim = rng.choice(&modelguard.replicas).expect("a replica");
+                victim.kill();
+                victim.restart().expect("it starts");
+                self.kills.fetch_add(1, Ordering::Relaxed);
+            }
+            modelguard.wait_until_ready(2).expect("both are ready");
+        }
+    }
+}
+
+fn rounds(default: usize) -> usize {
+    number("MODELGUARD_RACE_ROUNDS").map_or(default, |rounds| usize::try_from(rounds).expect("a number"))
 }
 
 /// The same rounds find what the feature `unsound` breaks, each of the two: where the entry was Idle before the reference
@@ -234,8 +300,8 @@ fn race(scene: &Scene<'_>, rounds: usize, at_a_time: usize, enough: impl Fn(&Rep
             let wave = report.rounds..rounds.min(report.rounds + at_a_time);
             let wave: Vec<_> = wave.map(|number| Round::choose(number, &mut rng)).collect();
             let ended = join_all(wave.into_iter().map(|round| track.play(round))).await;
-            report.add(&ended, &track.violated().await);
-            track.clear().await;
+            report.add(&ended, &persist(|| track.violated()).await);
+            persist(|| track.clear()).await;
         }
         report
     })
@@ -347,7 +413,10 @@ impl Track {
 
     async fn play(&self, round: Round) -> Ended {
         sleep(round.start).await;
-        self.prepare(&round).await;
+        persist(|| self.prepare(&round)).await;
+        if round.moment == Moment::Idle {
+            persist(|| self.settle(&round)).await;
+        }
         let slowest = Cell::new(Duration::ZERO);
         let removal = async {
             sleep(round.waits[0]).await;
@@ -355,47 +424,51 @@ impl Track {
         };
         let reference = async {
             sleep(round.waits[1]).await;
-            let result = timed(&slowest, self.refer(&round)).await.map_err(|error| code(&error));
-            Answer { at: Instant::now(), result }
+            let result = timed(&slowest, self.refer(&round)).await;
+            Answer::now(result)
         };
         let (removed, referenced) = tokio::join!(removal, reference);
         Ended { round, removed, referenced, slowest: slowest.get() }
     }
 
-    /// Makes what must be there beforehand.
-    async fn prepare(&self, round: &Round) {
+    /// Makes what must be there beforehand; again if that was cut short.
+    async fn prepare(&self, round: &Round) -> Result<(), kube::Error> {
         if let Removal::Rollback = round.removal {
-            let earlier = serde_json::from_value(round.content(&["other"], Duration::ZERO)).expect("a ConfigMap");
-            self.catalogs.create(&PostParams::default(), &earlier).await.expect("a model ConfigMap");
+            let earlier = round.content(&["other"], Duration::ZERO);
+            self.catalogs.patch(&round.catalog(), &owner(), &Patch::Apply(earlier)).await?;
         }
         let content = round.content(&[ENTRY, "other"], Duration::ZERO);
         let created = self.catalogs.patch(&round.catalog(), &owner(), &Patch::Apply(&content)).await;
-        created.expect("a model ConfigMap");
+        created?;
         match round.reference {
             Reference::Template | Reference::Undo => {
-                create(&self.apps, round.holder("Deployment", 1, "", Duration::ZERO)).await
+                make(&self.apps, round.holder("Deployment", 1, "", Duration::ZERO)).await
             }
             Reference::Wake | Reference::Scale => {
-                create(&self.replica_sets, round.holder("ReplicaSet", 0, &round.uses(), Duration::ZERO)).await
+                make(&self.replica_sets, round.holder("ReplicaSet", 0, &round.uses(), Duration::ZERO)).await
             }
             Reference::Deployment | Reference::Pod | Reference::Job => Ok(()),
         }
-        .expect("what is there beforehand");
-        if round.moment == Moment::Idle {
-            let refused = self.remove(round, Duration::ZERO).await.expect_err("nothing is proven yet");
-            assert_eq!(code(&refused), "MG103");
-            self.wait_for_idle(round).await;
+    }
+
+    /// Has the entry proven Idle.
+    async fn settle(&self, round: &Round) -> Result<(), kube::Error> {
+        match self.remove(round, Duration::ZERO).await {
+            Err(refused) if code(&refused) == "MG103" => self.wait_for_idle(round).await,
+            // It was asked before, with an answer that got lost.
+            Ok(()) => Ok(()),
+            Err(other) => Err(other),
         }
     }
 
-    async fn wait_for_idle(&self, round: &Round) {
+    async fn wait_for_idle(&self, round: &Round) -> Result<(), kube::Error> {
         let start = Instant::now();
         loop {
-            let catalog = self.catalogs.get(&round.catalog()).await.expect("a model ConfigMap");
+            let catalog = self.catalogs.get(&round.catalog()).await?;
             let usage = catalog.metadata.annotations.unwrap_or_default().remove("modelguard.dev/usage");
             let usage: Value = serde_json::from_str(usage.as_deref().unwrap_or("{}")).expect("JSON");
             if usage["idle"].as_array().is_some_and(|idle| idle.iter().any(|entry| entry == ENTRY)) {
-                return;
+                return Ok(());
             }
             assert!(start.elapsed() < LONG, "{round:?} waits for its entry to be Idle: {usage}");
             sleep(Duration::from_millis(100)).await;
@@ -415,10 +488,12 @@ impl Track {
                 }
                 // Somebody wrote it meanwhile, as the controller does: whoever reads before writing reads again.
                 Err(kube::Error::Api(status)) if status.code == 409 => 1,
+                // Nobody could be asked.
+                Err(error) if is_lost(error) => 1,
                 _ => 0,
             };
             if told == 0 || start.elapsed() > 3 * SETTLE {
-                return Answer { at, result: answer.map_err(|error| code(&error)) };
+                return Answer { at, ..Answer::now(answer) };
             }
             sleep(round.pause(start.elapsed(), told, &mut rng)).await;
         }
@@ -494,25 +569,25 @@ impl Track {
     }
 
     /// The model ConfigMaps of which a holder needs an entry that is missing, as it is stored now.
-    async fn violated(&self) -> BTreeSet<String> {
+    async fn violated(&self) -> Result<BTreeSet<String>, kube::Error> {
         let all = ListParams::default();
         let templates = |template: Option<ObjectMeta>| template.and_then(|template| uses(&template));
         let mut needed: BTreeSet<String> = BTreeSet::new();
-        for app in self.apps.list(&all).await.expect("the Deployments") {
+        for app in self.apps.list(&all).await? {
             needed.extend(templates(app.spec.and_then(|spec| spec.template.metadata)));
         }
-        for set in self.replica_sets.list(&all).await.expect("the ReplicaSets") {
+        for set in self.replica_sets.list(&all).await? {
             let alive = set.spec.filter(|spec| spec.replicas != Some(0));
             needed.extend(templates(alive.and_then(|spec| spec.template).and_then(|template| template.metadata)));
         }
-        for job in self.jobs.list(&all).await.expect("the Jobs") {
+        for job in self.jobs.list(&all).await? {
             needed.extend(templates(job.spec.and_then(|spec| spec.template.metadata)));
         }
-        for pod in self.pods.list(&all).await.expect("the pods") {
+        for pod in self.pods.list(&all).await? {
             needed.extend(uses(&pod.metadata));
         }
         // Read last: an entry that is missing now, while its holders were there before, is missing.
-        for catalog in self.catalogs.list(&all).await.expect("the ConfigMaps") {
+        for catalog in self.catalogs.list(&all).await? {
             let name = catalog.metadata.name.unwrap_or_default();
             let is_opted_in =
                 catalog.metadata.labels.is_some_and(|labels| labels.contains_key("modelguard.dev/catalog"));
@@ -520,16 +595,40 @@ impl Track {
                 needed.remove(&format!("{name}:{entry}"));
             }
         }
-        needed.into_iter().filter_map(|need| Some(need.split_once(':')?.0.to_owned())).collect()
+        Ok(needed.into_iter().filter_map(|need| Some(need.split_once(':')?.0.to_owned())).collect())
     }
 
     /// The holders of one wave would only be listed again and again during the next.
-    async fn clear(&self) {
+    async fn clear(&self) -> Result<(), kube::Error> {
         let (how, all) = (DeleteParams::default(), ListParams::default());
-        self.apps.delete_collection(&how, &all).await.expect("no Deployments");
-        self.replica_sets.delete_collection(&how, &all).await.expect("no ReplicaSets");
-        self.pods.delete_collection(&how, &all).await.expect("no pods");
-        self.jobs.delete_collection(&how, &all).await.expect("no Jobs");
+        self.apps.delete_collection(&how, &all).await?;
+        self.replica_sets.delete_collection(&how, &all).await?;
+        self.pods.delete_collection(&how, &all).await?;
+        self.jobs.delete_collection(&how, &all).await?;
+        Ok(())
+    }
+}
+
+/// As [`create`], where it may be there already.
+async fn make<K>(api: &Api<K>, object: Value) -> Result<(), kube::Error>
+where
+    K: Clone + fmt::Debug + DeserializeOwned + Resource + Serialize,
+{
+    match create(api, object).await {
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+        other => other,
+    }
+}
+
+/// Tries until it works.
+async fn persist<T, F: Future<Output = Result<T, kube::Error>>>(attempt: impl Fn() -> F) -> T {
+    let start = Instant::now();
+    loop {
+        match attempt().await {
+            Ok(answer) => return answer,
+            Err(error) => assert!(start.elapsed() < LONG, "{error}"),
+        }
+        sleep(Duration::from_millis(500)).await;
     }
 }
 
@@ -557,15 +656,43 @@ async fn timed<T>(slowest: &Cell<Duration>, request: impl Future<Output = T>) ->
     answer
 }
 
+/// Whether modelguard said nothing, and perhaps nobody did: what became of the request is not known.
+fn is_lost(error: &kube::Error) -> bool {
+    !code(error).starts_with("MG")
+}
+
+// === impl Answer ===
+
+impl Answer {
+    fn now(result: Result<(), kube::Error>) -> Self {
+        let result = result.map_err(|error| if is_lost(&error) { LOST.to_owned() } else { code(&error) });
+        Self { at: Instant::now(), result }
+    }
+
+    fn is_lost(&self) -> bool {
+        self.result.as_ref().is_err_and(|code| code == LOST)
+    }
+}
+
 // === impl Report ===
 
 impl Report {
+    /// Nobody lacks anything, and so many rounds say so.
+    #[track_caller]
+    fn check(&self, rounds: usize) {
+        assert!(self.violations.is_empty(), "a holder of a missing entry:\n{}", self.violations.join("\n"));
+        assert_eq!(self.rounds, rounds);
+        assert!(self.void * 20 <= rounds, "{} of {rounds} rounds are void: nothing is proven", self.void);
+    }
+
     fn add(&mut self, ended: &[Ended], violated: &BTreeSet<String>) {
         for Ended { round, removed, referenced, slowest } in ended {
             self.rounds += 1;
             self.slowest = self.slowest.max(*slowest);
-            let both = removed.result.is_ok() && referenced.result.is_ok();
-            assert_eq!(both, violated.contains(&round.catalog()), "what is stored is what was answered: {round:?}");
+            let both = violated.contains(&round.catalog());
+            let is_known = !removed.is_lost() && !referenced.is_lost();
+            let answered = removed.result.is_ok() && referenced.result.is_ok();
+            assert!(!is_known || both == answered, "what is stored is what was answered: {round:?}");
             if *slowest > SETTLE {
                 self.void += 1;
                 continue;
