@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! Decision, a denial ─────────▶ RemovalRefused  Warning, in the denial's words ─┐
+//! Decision, by break-glass ───▶ RulesOverridden Warning: who, why, and what ─────┤
 //! entries that became Idle ───▶ EntryRemovable  Normal ─────────────────────────┴─▶ World::announce
 //! ```
 //! Equal events are one event that happened again. Nothing rests on any of them: each may get lost.
 
 use crate::catalog::EntryName;
-use crate::policy::{self, Code, Decision, Denial, Step};
+use crate::policy::{self, Code, Decision, Denial, Grant, Step};
 use crate::reference::CatalogKey;
 
 /// The longest note, in bytes: what the API server takes.
@@ -36,6 +37,8 @@ pub enum News {
     Removable,
     /// A change that takes entries away was denied.
     Refused,
+    /// A change passed by break-glass.
+    Overridden,
 }
 
 // === impl News ===
@@ -46,6 +49,7 @@ impl News {
         match self {
             Self::Removable => "EntryRemovable",
             Self::Refused => "RemovalRefused",
+            Self::Overridden => "RulesOverridden",
         }
     }
 
@@ -54,12 +58,13 @@ impl News {
         match self {
             Self::Removable => "Prove",
             Self::Refused => "Remove",
+            Self::Overridden => "Override",
         }
     }
 
     /// Whether somebody should look.
     pub fn is_warning(self) -> bool {
-        self == Self::Refused
+        matches!(self, Self::Refused | Self::Overridden)
     }
 }
 
@@ -79,10 +84,18 @@ impl Event {
         Self { catalog, uid: uid.into(), news: News::Removable, note: clip(note) }
     }
 
-    /// A change of the ConfigMap was judged; `None` unless it was refused for what it takes away.
-    pub fn refused(catalog: CatalogKey, uid: &str, decision: &Decision) -> Option<Self> {
-        let denial = decision.denial.as_ref().filter(|denial| refuses(denial, decision.facts.step))?;
-        Some(Self { catalog, uid: uid.into(), news: News::Refused, note: clip(denial.message.clone()) })
+    /// A change of the ConfigMap that `user` asked for was judged; `None` unless it was refused for what it takes away, or
+    /// passed by break-glass.
+    pub fn judged(catalog: CatalogKey, uid: &str, user: &str, decision: &Decision) -> Option<Self> {
+        let (news, note) = match (&decision.denial, &decision.granted, &decision.overlooked) {
+            (Some(denial), _, _) if refuses(denial, decision.facts.step) => (News::Refused, denial.message.clone()),
+            (None, Some(Grant { until, reason }), Some(denial)) => {
+                let what = denial.message.lines().next().unwrap_or_default();
+                (News::Overridden, format!("{user} passed by break-glass until {until} ({reason}): {what}"))
+            }
+            _ => return None,
+        };
+        Some(Self { catalog, uid: uid.into(), news, note: clip(note) })
     }
 }
 
@@ -155,12 +168,22 @@ mod tests {
             (Code::CatalogInvalid, 422, remove, None, false),
             (Code::RevisionNotKept, 403, remove, None, false),
         ] {
-            let event = Event::refused(models(), "9b1d", &denied(code, status, step, retry_after));
+            let event = Event::judged(models(), "9b1d", "jane", &denied(code, status, step, retry_after));
             let note = format!("[{code}] extraction-models: no");
             let expected = Event { catalog: models(), uid: "9b1d".into(), news: News::Refused, note: note.into() };
             assert_eq!(event, told.then_some(expected), "{code} {status} {step:?}");
         }
-        assert_eq!(Event::refused(models(), "9b1d", &Decision::default()), None, "what is allowed");
+        assert_eq!(Event::judged(models(), "9b1d", "jane", &Decision::default()), None, "what is allowed");
+    }
+
+    #[test]
+    fn who_passed_by_break_glass_is_told_with_the_reason() {
+        let denial = denied(Code::EntryInUse, 403, None, None).denial;
+        let grant = Grant { until: jiff::Timestamp::UNIX_EPOCH, reason: "INC-1".to_owned() };
+        let passed = Decision { overlooked: denial, granted: Some(grant), ..Decision::default() };
+        let event = Event::judged(models(), "9b1d", "jane", &passed).unwrap();
+        let note = "jane passed by break-glass until 1970-01-01T00:00:00Z (INC-1): [MG101] extraction-models: no";
+        assert_eq!((event.news, &*event.note), (News::Overridden, note));
     }
 
     #[test]

@@ -397,7 +397,7 @@ fn event(review: &Review<'_>, record: &Record<'_>, decision: &Decision) -> Optio
     if !changes || review.is_dry_run() {
         return None;
     }
-    Event::refused(CatalogKey::new(object.namespace, object.name), object.uid, decision)
+    Event::judged(CatalogKey::new(object.namespace, object.name), object.uid, record.user, decision)
 }
 
 /// Reads what came as a review.

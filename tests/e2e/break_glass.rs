@@ -42,6 +42,14 @@ fn whoever_may_passes_and_is_recorded(scene: &Scene<'_>) {
     let event = events.iter().rfind(is_removal).expect("an audit event of the removal");
     let annotation = event["annotations"]["catalog.modelguard.dev/break-glass"].as_str().unwrap_or_default();
     assert!(annotation.ends_with("INC-1 is on fire"), "{event:#}");
+    let said = crate::support::wait::until("it is an Event of the ConfigMap", || {
+        let seen = scene.kubectl(["events", "--for", "configmap/models"]).run().ok().stdout;
+        if seen.contains("RulesOverridden") { Ok(seen) } else { Err(seen) }
+    });
+    assert!(
+        said.contains("admin passed by break-glass until ") && said.contains("(INC-1 is on fire): [MG101]"),
+        "{said}"
+    );
 }
 
 fn whoever_may_not_neither_sets_nor_uses_it(scene: &Scene<'_>) {
