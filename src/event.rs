@@ -3,10 +3,12 @@
 //! ```text
 //! Decision, a denial ─────────▶ RemovalRefused  Warning, in the denial's words ─┐
 //! Decision, by break-glass ───▶ RulesOverridden Warning: who, why, and what ─────┤
+//! a finding of the audit ──────▶ EntryMissing, CatalogInvalid  Warning ──────────┤
 //! entries that became Idle ───▶ EntryRemovable  Normal ─────────────────────────┴─▶ World::announce
 //! ```
 //! Equal events are one event that happened again. Nothing rests on any of them: each may get lost.
 
+use crate::audit::{Finding, Kind};
 use crate::catalog::EntryName;
 use crate::policy::{self, Code, Decision, Denial, Grant, Step};
 use crate::reference::CatalogKey;
@@ -39,6 +41,8 @@ pub enum News {
     Refused,
     /// A change passed by break-glass.
     Overridden,
+    /// The audit found something.
+    Found(Kind),
 }
 
 // === impl News ===
@@ -50,6 +54,7 @@ impl News {
             Self::Removable => "EntryRemovable",
             Self::Refused => "RemovalRefused",
             Self::Overridden => "RulesOverridden",
+            Self::Found(kind) => kind.name(),
         }
     }
 
@@ -59,12 +64,13 @@ impl News {
             Self::Removable => "Prove",
             Self::Refused => "Remove",
             Self::Overridden => "Override",
+            Self::Found(_) => "Audit",
         }
     }
 
     /// Whether somebody should look.
     pub fn is_warning(self) -> bool {
-        matches!(self, Self::Refused | Self::Overridden)
+        self != Self::Removable
     }
 }
 
@@ -82,6 +88,12 @@ impl Event {
         let names = policy::list(entries, ENTRIES);
         let note = format!("{noun} {names} may be removed now: no pod and no pod template uses {it}");
         Self { catalog, uid: uid.into(), news: News::Removable, note: clip(note) }
+    }
+
+    /// The audit found this, with regard to the ConfigMap.
+    pub fn found(catalog: CatalogKey, uid: &str, finding: &Finding) -> Self {
+        let note = format!("{} {}", finding.object, finding.message);
+        Self { catalog, uid: uid.into(), news: News::Found(finding.kind), note: clip(note) }
     }
 
     /// A change of the ConfigMap that `user` asked for was judged; `None` unless it was refused for what it takes away, or

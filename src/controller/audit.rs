@@ -1,8 +1,11 @@
 //! P4: looks again and again at what should not be there, by the watches, and says what it finds.
 //!
-//! Every replica counts, for each has its watches; who leads writes the log.
+//! Every replica counts, for each has its watches; who leads writes the log, and Events of the model ConfigMaps.
 
 use crate::audit::{self, Finding, Findings};
+use crate::event::Event;
+use crate::index::Index;
+use crate::world::World as _;
 use crate::world::cluster::Cluster;
 use jiff::Timestamp;
 use std::time::Duration;
@@ -24,7 +27,7 @@ pub async fn audit(cluster: Cluster, configuration: String) {
             let found = look.also_in(earlier);
             cluster.metrics.audited(&found, Timestamp::now().as_second());
             if cluster.progress.leadership.borrow().is_leader {
-                tell(&found, &told);
+                tell(&cluster, &found, &told);
                 told = found;
             }
         }
@@ -38,10 +41,21 @@ fn look(cluster: &Cluster, configuration: &str) -> Option<Findings> {
     index.synced().then(|| audit::look(&index, &cluster.progress.arming.read(), configuration))
 }
 
+/// What people should find beside the model ConfigMap, if there is one.
+fn event(index: &Index, finding: &Finding) -> Option<Event> {
+    let catalog = finding.catalog.clone()?;
+    let uid = &index.catalog(&catalog)?.uid;
+    Some(Event::found(catalog, uid, finding))
+}
+
 /// Says what came, and what went, since it was said last.
-fn tell(found: &Findings, told: &Findings) {
-    for Finding { kind, object, message, .. } in found.listed().filter(|finding| !told.lists(finding)) {
+fn tell(cluster: &Cluster, found: &Findings, told: &Findings) {
+    for finding in found.listed().filter(|finding| !told.lists(finding)) {
+        let Finding { kind, object, message, .. } = finding;
         warn!(finding = kind.name(), %object, %message, "the audit found something");
+        if let Some(event) = event(&cluster.index.read(), finding) {
+            cluster.announce(event);
+        }
     }
     for Finding { kind, object, message, .. } in told.listed().filter(|finding| !found.lists(finding)) {
         info!(finding = kind.name(), %object, %message, "what the audit found is over");

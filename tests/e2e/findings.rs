@@ -78,6 +78,13 @@ fn what_came_about_unseen(scene: &Scene<'_>) {
         });
     }
 
+    for (config_map, reason) in [("models", "EntryMissing"), ("broken", "CatalogInvalid")] {
+        until("it is an Event of the ConfigMap", || {
+            let seen = scene.kubectl(["events", "--for", &format!("configmap/{config_map}")]).run().ok().stdout;
+            if seen.contains(reason) { Ok(()) } else { Err(seen) }
+        });
+    }
+
     scene.kubectl(["delete", "configmap", "broken"]).run().ok();
     scene.kubectl(["delete", "deployment", "lost"]).run().ok();
     scene.kubectl(["patch", "configmap", "models", "--type=merge", r#"-p={"data":{"v1":"weights"}}"#]).run().ok();
