@@ -65,6 +65,21 @@ fn everyday_writes(scene: &Scene<'_>, plain: &Namespace<'_>, round: &str) {
         namespace.kubectl(["label", "configmap", &name, "team=x"]).run().ok();
         namespace.kubectl(["delete", "configmap", &name]).run().ok();
     }
+    // Nodes register, and say that they live; leaders say that they lead.
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
+    scene.at.cluster.kubectl(["create", "-f-"]).stdin(node.to_string()).run().ok();
+    // That of the node is made by who runs it.
+    let lease_name = format!("{name}-lease");
+    for namespace in ["kube-node-lease", "kube-system", &plain.name, &scene.namespace.name] {
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": lease_name, "namespace": namespace},
+            "spec": {"holderIdentity": name, "leaseDurationSeconds": 40},
+        });
+        scene.at.cluster.kubectl(["create", "-f-"]).stdin(lease.to_string()).run().ok();
+        let renewal = r#"-p={"spec":{"leaseTransitions":1}}"#;
+        scene.at.cluster.kubectl(["patch", "lease", &lease_name, "-n", namespace, "--type=merge", renewal]).run().ok();
+    }
+    scene.at.cluster.kubectl(["delete", "node", &name]).run().ok();
     // Where nobody opted in, even references to nothing are nobody's business.
     plain.create_object(deployment(&name, 1, "nowhere:v1").to_string()).ok();
     plain.create_object(workload("Pod", &name, 1, template(&name, "does not parse")).to_string()).ok();

@@ -21,6 +21,9 @@ pub(crate) fn tests() -> Vec<Test> {
         shared("references::updates_are_checked", updates_are_checked),
         shared("references::ephemeral_containers", ephemeral_containers),
         shared("references::a_write_to_a_pods_status", a_write_to_a_pods_status),
+        shared("references::a_pod_that_comes_to_use_something_else", a_pod_that_comes_to_use_something_else),
+        shared("references::what_an_autoscaler_took_to_zero_holds", what_an_autoscaler_took_to_zero_holds),
+        shared("references::both_halves_of_a_partitioned_update_hold", both_halves_of_a_partitioned_update_hold),
         shared("references::a_replica_set_scaled_up_from_zero", a_replica_set_scaled_up_from_zero),
         shared("references::a_finished_job_holds_nothing", a_finished_job_holds_nothing),
         shared("references::a_terminating_pod_holds", a_terminating_pod_holds),
@@ -171,6 +174,73 @@ fn ephemeral_containers(scene: &Scene<'_>) {
     debug("v9").denied("MG201").says("v9");
     debug("v1").ok();
     remove(scene, "models", "v1").denied("MG101").says("/app");
+}
+
+fn a_pod_that_comes_to_use_something_else(scene: &Scene<'_>) {
+    scene.wait_for_account();
+    scene.create_object(keys("models", &["v1", "v2", "v3"]).to_string()).ok();
+    scene.create_object(workload("Pod", "app", 1, template("app", "models:v1")).to_string()).ok();
+    let uses = |entry: &str| {
+        scene.kubectl(["annotate", "--overwrite", "pod", "app", &format!("modelguard.dev/uses=models:{entry}")]).run()
+    };
+    uses("v9").denied("MG201").says("v9");
+    remove(scene, "models", "v1").denied("MG101").says("/app");
+    uses("v2").ok();
+    remove(scene, "models", "v2").denied("MG101").says("/app");
+    until("what it used before may go", || remove(scene, "models", "v1").passed());
+}
+
+/// It comes back by itself, and nobody asks then.
+fn what_an_autoscaler_took_to_zero_holds(scene: &Scene<'_>) {
+    scene.wait_for_account();
+    scene.create_object(keys("models", &["v1", "v2"]).to_string()).ok();
+    scene.create_object(deployment("api", 1, "models:v1").to_string()).ok();
+    scene.rolled_out("deployment/api");
+    let autoscaler = ["--as=system:serviceaccount:kube-system:horizontal-pod-autoscaler", "--as-group=system:masters"];
+    let scale = |replicas: &str| scene.kubectl(["scale", "deployment", "api", replicas]).args(autoscaler).run();
+    scale("--replicas=0").ok();
+    until("its pods are gone", || match &*scene.kubectl(["get", "pods", "-o", "name"]).run().ok().stdout {
+        "" => Ok(()),
+        pods => Err(pods.to_owned()),
+    });
+    remove(scene, "models", "v1").denied("MG101").says("Deployment");
+    scale("--replicas=1").ok();
+    scene.rolled_out("deployment/api");
+}
+
+/// Below the partition, missing pods are made from the older revision.
+fn both_halves_of_a_partitioned_update_hold(scene: &Scene<'_>) {
+    scene.wait_for_account();
+    scene.create_object(keys("models", &["v1", "v2", "v3"]).to_string()).ok();
+    let mut set = workload("StatefulSet", "app", 2, template("app", "models:v1"));
+    set["spec"]["updateStrategy"] = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 1}});
+    scene.create_object(set.to_string()).ok();
+    let pods = |expected: [&str; 2]| {
+        until("its pods are of these revisions", || {
+            let path = "jsonpath={range .items[*]}{.metadata.name}={.metadata.annotations.modelguard\\.dev/uses} {end}";
+            let pods = scene.kubectl(["get", "pods", "-o", path]).run().ok().stdout;
+            let found: Vec<_> = pods.split_whitespace().collect();
+            if found == expected { Ok(()) } else { Err(pods) }
+        });
+    };
+    pods(["app-0=models:v1", "app-1=models:v1"]);
+    let patch = |spec: Value| {
+        let patch = json!({"spec": spec}).to_string();
+        scene.kubectl(["patch", "statefulset", "app", "--type=merge", "-p", &patch]).run().ok();
+    };
+    patch(json!({"template": {"metadata": {"annotations": {"modelguard.dev/uses": "models:v2"}}}}));
+    pods(["app-0=models:v1", "app-1=models:v2"]);
+    for entry in ["v1", "v2"] {
+        remove(scene, "models", entry).denied("MG101").says("StatefulSet");
+    }
+    let before = scene.get("pod", "app-0")["metadata"]["uid"].clone();
+    scene.kubectl(["delete", "pod", "app-0"]).run().ok();
+    pods(["app-0=models:v1", "app-1=models:v2"]);
+    assert_ne!(scene.get("pod", "app-0")["metadata"]["uid"], before, "it was made anew");
+    remove(scene, "models", "v1").denied("MG101").says("StatefulSet");
+    patch(json!({"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}}));
+    pods(["app-0=models:v2", "app-1=models:v2"]);
+    until("the older revision may go", || remove(scene, "models", "v1").passed());
 }
 
 /// The API server keeps the annotations that such a write brings.
