@@ -1,7 +1,7 @@
 //! The decision alone: from the two raw objects of a review to the verdict, with no network and no server.
 //!
-//! The changes are those of an 8 KiB model ConfigMap of 40 keys, which keeps its prior revision: it gains a key, which
-//! takes nothing away, or loses one that pods hold. Times are CPU times of the thread, so that others on the machine
+//! The changes are those of an 8 KiB model ConfigMap, which keeps its prior revision: it gains a key, which takes nothing
+//! away, or loses one that pods hold. Times are CPU times of the thread, so that others on the machine
 //! are not in them.
 
 #![allow(missing_docs, reason = "what criterion's macros make is public")]
@@ -16,7 +16,7 @@ use modelguard::index::{self, Index};
 use modelguard::object::{ConfigMap, HolderKind, Owner};
 use modelguard::policy::{self, Decision, Facts, Request};
 use modelguard::reference::{Need, Origin, Reference, References};
-use review::{Release, change, terms};
+use review::{Release, Size, change, terms};
 use rustix::time::{ClockId, clock_gettime};
 use std::hint::black_box;
 use std::time::Duration;
@@ -74,21 +74,32 @@ fn judge(old: &str, new: &str, index: &Index) -> Decision {
     policy::decide(&request, &Facts { holders, terminating, ..Facts::default() }, &terms)
 }
 
-fn decision(c: &mut Criterion) {
-    let Release { old, asked, new, less } = Release::new();
-    let nobody = Index::default();
-    let allow = |old: &str, new: &str, index: &Index| {
-        let decision = judge(old, new, index);
-        assert!(decision.allowed(), "{decision:?}");
-    };
-    c.bench_function("validate an added entry", |b| measure(b, || allow(&old, &new, &nobody)));
-    c.bench_function("mutate an added entry", |b| {
-        measure(b, || policy::mutate(&change(black_box(&old), black_box(&asked)), &terms()));
-    });
-    c.bench_function("validate without a change of content", |b| measure(b, || allow(&new, &new, &nobody)));
-    c.bench_function("read both objects from JSON", |b| {
-        measure(b, || [&old, &new].map(|json| ConfigMap::parse(black_box(json)).expect("a ConfigMap")));
-    });
+fn allow(old: &str, new: &str, index: &Index) {
+    let decision = judge(old, new, index);
+    assert!(decision.allowed(), "{decision:?}");
+}
+
+fn one_change(c: &mut Criterion) {
+    for size in Size::ALL {
+        let Release { old, asked, new, .. } = Release::new(size);
+        let name = size.name();
+        println!("{name}: {} bytes as stored, {} as they would be", old.len(), new.len());
+        let nobody = Index::default();
+        c.bench_function(&format!("{name}: validate an added entry"), |b| measure(b, || allow(&old, &new, &nobody)));
+        c.bench_function(&format!("{name}: mutate an added entry"), |b| {
+            measure(b, || policy::mutate(&change(black_box(&old), black_box(&asked)), &terms()));
+        });
+        c.bench_function(&format!("{name}: validate without a change of content"), |b| {
+            measure(b, || allow(&new, &new, &nobody));
+        });
+        c.bench_function(&format!("{name}: read both objects from JSON"), |b| {
+            measure(b, || [&old, &new].map(|json| ConfigMap::parse(black_box(json)).expect("a ConfigMap")));
+        });
+    }
+}
+
+fn among_pods(c: &mut Criterion) {
+    let Release { old, new, less, .. } = Release::new(Size::Data);
     for pods in [1_000, 1_000_000] {
         let index = index_of(pods);
         c.bench_function(&format!("validate an added entry, {pods} pods"), |b| {
@@ -103,5 +114,5 @@ fn decision(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, decision);
+criterion_group!(benches, one_change, among_pods);
 criterion_main!(benches);

@@ -36,7 +36,7 @@ use modelguard::guard::{Guard, RollbackTargets};
 use modelguard::metrics::{self, Metrics};
 use modelguard::world::cluster::Cluster;
 use modelguard::{record, shutdown, telemetry};
-use review::Release;
+use review::{Release, Size};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
@@ -130,7 +130,8 @@ async fn ours(tls_dir: &Path) -> anyhow::Result<()> {
     Ok(server.serve().await?)
 }
 
-/// Reads the body, looks for the uid, and allows.
+/// Reads the body, parses it with the uid as the one field that is read (what else is in it is skipped, and must be JSON),
+/// and allows. It has no limits but those of axum, no log and no metrics.
 async fn bare(tls_dir: &Path) -> anyhow::Result<()> {
     let listener = TcpListener::bind(ANY)?;
     listener.set_nonblocking(true)?;
@@ -172,13 +173,10 @@ async fn compare() -> anyhow::Result<()> {
     fs::write(tls_dir.path().join("tls.key"), certified.signing_key.serialize_pem())?;
     let servers = [Running::start("ours", tls_dir.path())?, Running::start("bare", tls_dir.path())?];
 
-    let Release { old, asked, new, .. } = Release::new();
-    let reviews = [("/validate", review(&old, &new)), ("/mutate", review(&old, &asked))];
-    for (path, review) in &reviews {
-        println!("{path}: a review of {} bytes; each of {ROUNDS} rounds sends it {REQUESTS} times", review.len());
-    }
-    for case in CASES {
-        let body = &reviews.iter().find(|(path, _)| *path == case.path).context("a review")?.1;
+    println!("each of {ROUNDS} rounds sends a review {REQUESTS} times");
+    for (size, case) in Size::ALL.into_iter().flat_map(|size| CASES.map(|case| (size, case))) {
+        let Release { old, asked, new, .. } = Release::new(size);
+        let body = &review(&old, if case.path == "/mutate" { &asked } else { &new });
         let mut connections = Vec::new();
         for server in &servers {
             let connect = (0..case.in_flight).map(|_| connect(server.address, certified.cert.der()));
@@ -195,6 +193,7 @@ async fn compare() -> anyhow::Result<()> {
             }
             rounds.push(round);
         }
+        print!("{}, a review of {} bytes, ", size.name(), body.len());
         report(case, &rounds[1..]);
     }
     Ok(())

@@ -23,13 +23,14 @@ pub use workload::{
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
 /// A map of strings that borrows from the text it was read from.
+///
+/// A list that is sorted by key: the API server sends it so, and a tree would be built, and taken apart, for each review.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct StringMap<'a>(pub BTreeMap<Cow<'a, str>, Cow<'a, str>>);
+pub struct StringMap<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 /// What a ConfigMap stores: the part of it that a revision keeps and that a catalog is read from.
 #[derive(Clone, Debug, Default, Eq, PartialEq, serde::Deserialize)]
@@ -90,10 +91,10 @@ pub struct ConfigMap<'a> {
 
 // === impl StringMap ===
 
-impl StringMap<'_> {
+impl<'a> StringMap<'a> {
     /// The value of `key`.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).map(Cow::as_ref)
+        self.place(key).ok().map(|at| &*self.0[at].1)
     }
 
     /// Keys and values, sorted by key.
@@ -106,16 +107,40 @@ impl StringMap<'_> {
         self.0.is_empty()
     }
 
+    /// Sets the value of `key`.
+    pub fn insert(&mut self, key: impl Into<Cow<'a, str>>, value: impl Into<Cow<'a, str>>) {
+        let (key, value) = (key.into(), value.into());
+        match self.place(&key) {
+            Ok(at) => self.0[at].1 = value,
+            Err(at) => self.0.insert(at, (key, value)),
+        }
+    }
+
+    /// Takes `key` away, if it is there.
+    pub fn remove(&mut self, key: &str) {
+        if let Ok(at) = self.place(key) {
+            self.0.remove(at);
+        }
+    }
+
     /// Copies what is borrowed.
     pub fn into_owned(self) -> StringMap<'static> {
         let own = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
         StringMap(self.0.into_iter().map(|(key, value)| (own(key), own(value))).collect())
     }
+
+    /// Where `key` is, or would be.
+    fn place(&self, key: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(other, _)| (**other).cmp(key))
+    }
 }
 
-impl<'a> FromIterator<(&'a str, &'a str)> for StringMap<'a> {
-    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(pairs: I) -> Self {
-        Self(pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
+impl<'a, K: Into<Cow<'a, str>>, V: Into<Cow<'a, str>>> FromIterator<(K, V)> for StringMap<'a> {
+    /// Of the values of one key the last one counts.
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
+        let mut map = Self::default();
+        pairs.into_iter().for_each(|(key, value)| map.insert(key, value));
+        map
     }
 }
 
@@ -138,11 +163,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for StringMap<'a> {
                 while let Some((Text(key), Text(value))) = access.next_entry()? {
                     pairs.push((key, value));
                 }
-                // The API server sorts them: a map that is built at once then costs one comparison a key.
+                if pairs.is_sorted_by(|(a, _), (b, _)| a < b) {
+                    return Ok(StringMap(pairs));
+                }
                 pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
                 match pairs.windows(2).find(|pair| pair[0].0 == pair[1].0) {
                     Some(twice) => Err(de::Error::custom(format_args!("duplicate key {:?}", twice[0].0))),
-                    None => Ok(StringMap(pairs.into_iter().collect())),
+                    None => Ok(StringMap(pairs)),
                 }
             }
         }

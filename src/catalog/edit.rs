@@ -91,12 +91,12 @@ pub fn remove(format: Format, content: &Content<'_>, entries: &BTreeSet<EntryNam
 pub fn apply(edits: impl IntoIterator<Item = Edit>, content: &mut Content<'_>) {
     for Edit { field, key, value } in edits {
         let map = match field {
-            Field::Data => &mut content.data.0,
-            Field::BinaryData => &mut content.binary_data.0,
+            Field::Data => &mut content.data,
+            Field::BinaryData => &mut content.binary_data,
         };
         match value {
-            Some(value) => map.insert(String::from(key).into(), value.into()),
-            None => map.remove(&*key),
+            Some(value) => map.insert(String::from(key), value),
+            None => map.remove(&key),
         };
     }
 }

@@ -59,8 +59,8 @@ impl Notation {
 
     pub(super) fn source<'c>(&self, content: &'c Content<'_>) -> Result<(&'c str, &'c str), CatalogError> {
         let mut keys = content.data.iter();
-        match (content.data.0.get_key_value(self.key), keys.next(), keys.next()) {
-            (Some((key, text)), ..) => Ok((key, text)),
+        match (content.data.get(self.key), keys.next(), keys.next()) {
+            (Some(text), ..) => Ok((self.key, text)),
             (None, Some(only), None) => Ok(only),
             _ => Err(self.no_source(content)),
         }
@@ -69,7 +69,7 @@ impl Notation {
     fn no_source(&self, content: &Content<'_>) -> CatalogError {
         let keys = content.data.iter().map(|(key, _)| format!("{key:?}"));
         let mut found = keys.take(MOST_KEYS).collect::<Vec<_>>().join(", ");
-        match content.data.0.len() {
+        match content.data.iter().len() {
             0 => found.push_str("none"),
             len if len > MOST_KEYS => found += &format!(" and {} more", len - MOST_KEYS),
             _ => {}

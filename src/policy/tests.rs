@@ -94,9 +94,9 @@ impl Case {
         let mut new = self.new.as_deref().map(|json| ConfigMap::parse(json).unwrap());
         let change = CatalogChange::new(key(), old.clone(), new.clone(), self.caller);
         for (name, value) in mutate(&change, &self.terms()).annotations {
-            let annotations = &mut new.as_mut().unwrap().metadata.annotations.0;
+            let annotations = &mut new.as_mut().unwrap().metadata.annotations;
             match value {
-                Some(value) => annotations.insert(name.into(), value.into()),
+                Some(value) => annotations.insert(name, value),
                 None => annotations.remove(name),
             };
         }
@@ -399,13 +399,13 @@ fn a_replaced_entry_may_go_back_to_what_it_was() {
         mutate(&CatalogChange::new(key(), Some(old.clone()), Some(new.clone()), Caller::default()), &terms())
             .annotations
     {
-        new.metadata.annotations.0.insert(name.into(), value.unwrap().into());
+        new.metadata.annotations.insert(name, value.unwrap());
     }
     let case = Case::new(None, None).held(&[("v1", 1)]);
     let mut back = old.clone();
     let change = CatalogChange::new(key(), Some(new.clone()), Some(back.clone()), Caller::default());
     for (name, value) in mutate(&change, &terms()).annotations {
-        back.metadata.annotations.0.insert(name.into(), value.unwrap().into());
+        back.metadata.annotations.insert(name, value.unwrap());
     }
     assert_eq!(code(&case.judge(Some(new), Some(back))), None);
 }

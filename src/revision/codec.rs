@@ -192,8 +192,7 @@ mod tests {
     fn any_map() -> impl Strategy<Value = StringMap<'static>> {
         let pair = || ("[-._a-z]{1,4}", "[ -~\n\té\u{1}\u{2028}]{0,8}");
         let (key, value) = pair();
-        btree_map(key, value, 0..4)
-            .prop_map(|map| StringMap(map.into_iter().map(|(k, v)| (k.into(), v.into())).collect()))
+        btree_map(key, value, 0..4).prop_map(|map| map.into_iter().collect())
     }
 
     proptest! {

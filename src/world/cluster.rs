@@ -15,7 +15,7 @@ use crate::holder::{Hold, Holders, ObjectId};
 use crate::index::{self, Index};
 use crate::metrics::{EventLoss, Metrics};
 use crate::names;
-use crate::object::{Content, StringMap, Workload};
+use crate::object::{Content, Workload};
 use crate::policy::{
     CurrentEpoch, Declared, HoldersOf, Lift, Prospect, Requester, SharedCatalog, Stored, TargetsOf, Unread,
 };
@@ -290,8 +290,8 @@ pub fn declared(object: &ConfigMap) -> Declared {
 fn content(object: &ConfigMap) -> Content<'_> {
     let encode = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
     let data = object.data.iter().flatten().map(|(key, value)| (Cow::from(key), Cow::from(value)));
-    let binary = object.binary_data.iter().flatten().map(|(key, value)| (Cow::from(key), encode(&value.0).into()));
-    Content { data: StringMap(data.collect()), binary_data: StringMap(binary.collect()), immutable: object.immutable }
+    let binary = object.binary_data.iter().flatten().map(|(key, value)| (Cow::from(key), encode(&value.0)));
+    Content { data: data.collect(), binary_data: binary.collect(), immutable: object.immutable }
 }
 
 /// Waits for an answer, and says what was asked where there is none.

@@ -160,7 +160,7 @@ impl Real {
             let old = old.as_deref().map(parse);
             let mut new = new.as_deref().map(parse);
             if let Some(new) = new.as_mut().filter(|_| changed.retires) {
-                new.metadata.annotations.0.insert(names::RETIRE.into(), "idle".into());
+                new.metadata.annotations.insert(names::RETIRE, "idle");
             }
             if changed.mutated {
                 let change = CatalogChange::new(key(), old.clone(), new.clone(), caller);
@@ -169,9 +169,9 @@ impl Real {
                     edit::apply(mutation.edits, &mut new.content);
                 }
                 for (name, value) in mutation.annotations {
-                    let annotations = &mut new.as_mut().unwrap().metadata.annotations.0;
+                    let annotations = &mut new.as_mut().unwrap().metadata.annotations;
                     match value {
-                        Some(value) => annotations.insert(name.into(), value.into()),
+                        Some(value) => annotations.insert(name, value),
                         None => annotations.remove(name),
                     };
                 }
