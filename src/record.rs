@@ -221,7 +221,7 @@ impl Digests {
     pub(crate) fn of(change: &CatalogChange<'_>) -> Self {
         let digest = |version: &Version<'_>| version.digest().to_string();
         match (&change.old, &change.new) {
-            (Some(old), Some(new)) if old.object.content == new.object.content => {
+            (Some(old), Some(_)) if change.keeps_content() => {
                 let digest = digest(old);
                 Self { old: Some(digest.clone()), new: Some(digest) }
             }

@@ -56,7 +56,7 @@ pub fn owned(change: &CatalogChange<'_>, retention: &Retention) -> Owned {
     let retained = if same_format { Retained::after(change, retention, is_marked) } else { Retained::default() };
     // That something else is asked for makes a revision, be it that nothing is stored otherwise for now.
     let asks = same_format && retained != Retained::of(&old.object);
-    let unchanged = old.object.content == new.object.content;
+    let unchanged = change.keeps_content();
     // What our own write does to the data completes the revision that deferred it.
     let (revision, prior) = match (unchanged && !asks) || change.caller.own {
         true => (annotation(old, names::REVISION), Ok(annotation(old, names::PRIOR_REVISION))),

@@ -5,8 +5,6 @@ use crate::catalog::edit::{Edit, Field};
 use crate::object::{Content, StringMap};
 use crate::policy::{self, CatalogChange, Decision, Denial, Mutation};
 use crate::record::{self, Digests};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation};
 use serde_json::Value;
@@ -37,15 +35,19 @@ pub(super) fn unreadable(why: &Unreadable) -> Denial {
 // === the answer ===
 
 /// The answer that says `decision` about contents with these digests, with the patch that the mutating webhook adds.
-pub(super) fn answer<'a>(uid: &'a str, decision: &'a Decision, digests: &Digests, patch: Option<&Patch>) -> Answer<'a> {
+pub(super) fn answer<'a>(
+    uid: &'a str,
+    decision: &'a Decision,
+    digests: &Digests,
+    patch: Option<&'a Patch>,
+) -> Answer<'a> {
     Answer {
         uid,
         allowed: decision.allowed(),
         status: decision.denial.as_ref().map(status),
         warnings: warnings(&decision.warnings),
         audit_annotations: record::audit_annotations(uid, decision, digests),
-        patch_type: patch.map(|_| "JSONPatch"),
-        patch: patch.map(|patch| STANDARD.encode(patch.to_string())),
+        patch,
     }
 }
 

@@ -4,7 +4,8 @@ use super::review::Unreadable;
 use super::shares::{Full, Share};
 use axum::body::{Body, BodyDataStream, HttpBody};
 use futures::StreamExt;
-use tokio::time::{Instant, timeout_at};
+use std::pin::pin;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// How much of a body that is too large is read and thrown away: a client that is still sending when the
 /// connection closes sees a reset, and not the answer.
@@ -29,12 +30,18 @@ pub(super) async fn read(body: Body, limit: usize, mut share: Share, deadline: I
     let foreseen = usize::try_from(body.size_hint().lower()).map_or(FORESEEN, |length| length.min(FORESEEN));
     let mut stream = body.into_data_stream();
     let mut bytes = Vec::new();
+    // One for all chunks: to set a timer takes longer than to copy a chunk.
+    let mut late = pin!(sleep_until(deadline));
     let problem = loop {
-        match timeout_at(deadline, stream.next()).await {
-            Err(_elapsed) => break Some(Unreadable::Late),
-            Ok(None) => break None,
-            Ok(Some(Err(error))) => break Some(Unreadable::Broken(error.to_string())),
-            Ok(Some(Ok(chunk))) => {
+        let next = tokio::select! {
+            biased;
+            next = stream.next() => next,
+            () = &mut late => break Some(Unreadable::Late),
+        };
+        match next {
+            None => break None,
+            Some(Err(error)) => break Some(Unreadable::Broken(error.to_string())),
+            Some(Ok(chunk)) => {
                 let fits = chunk.len().min(limit - bytes.len());
                 if let Err(full) = share.grow(fits) {
                     discard(&mut stream, deadline).await;

@@ -31,8 +31,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
-use tracing::field::{Empty, display};
-use tracing::{Instrument, Span};
+use tracing::Instrument;
 
 /// The peer of a request that came over no connection.
 const NOBODY: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
@@ -129,8 +128,12 @@ impl<W: World> App<W> {
             Err(why) => self.refuse(path, bytes, &why, started),
             Ok(review) => {
                 self.metrics.read(size);
-                let judged = self.review(path, &review, (peer, size), deadline).await;
-                self.conclude(path, &review, &judged, started)
+                let Review { uid, operation, namespace, name, .. } = &review;
+                // With all fields at once, and not before they are known: each that is added later took 0.5 µs.
+                let span = tracing::info_span!("review", path = path.as_str(), %uid, %operation, %namespace, %name);
+                let judge = self.review(path, &review, (peer, size), deadline);
+                let judged = judge.instrument(span.clone()).await;
+                span.in_scope(|| self.conclude(path, &review, &judged, started))
             }
         }
     }
@@ -143,9 +146,6 @@ impl<W: World> App<W> {
         (peer, size): (IpAddr, usize),
         deadline: Instant,
     ) -> Judged<'a> {
-        let span = Span::current();
-        span.record("uid", display(&review.uid)).record("operation", display(review.operation));
-        span.record("namespace", display(&review.namespace)).record("name", display(&review.name));
         let caller = review.caller(self.own.as_deref());
         // A lift is written inside somebody's admission and must not wait behind those who wait for it. But everybody
         // can say to be us.
@@ -273,6 +273,7 @@ impl<W: World> App<W> {
         if matches!(why, Unreadable::Late) {
             self.metrics.deadline_exceeded();
         }
+        let _span = tracing::info_span!("review", path = path.as_str()).entered();
         let decision = Decision::from(answer::unreadable(why));
         let uid = salvage_uid(bytes);
         self.note_unread(path, uid.as_deref().unwrap_or_default(), &decision, started);
@@ -285,6 +286,7 @@ impl<W: World> App<W> {
 
     /// Turns a request away whose body there is no memory for; the API server asks again by itself.
     fn no_room(&self, path: Path, started: Instant) -> Response {
+        let _span = tracing::info_span!("review", path = path.as_str()).entered();
         self.metrics.shed(Shed::Memory);
         let (status, why) = (StatusCode::TOO_MANY_REQUESTS, "too many large requests at once");
         let denial = policy::not_verified("an admission review", &format!("{why}."), policy::REPEAT, Vec::new());
@@ -344,15 +346,11 @@ impl<W: World> App<W> {
 // === handlers ===
 
 async fn mutate<W: World>(State(app): State<Arc<App<W>>>, request: HttpRequest) -> Response {
-    app.respond(Path::Mutate, request).instrument(span("/mutate")).await
+    app.respond(Path::Mutate, request).await
 }
 
 async fn validate<W: World>(State(app): State<Arc<App<W>>>, request: HttpRequest) -> Response {
-    app.respond(Path::Validate, request).instrument(span("/validate")).await
-}
-
-fn span(path: &'static str) -> Span {
-    tracing::info_span!("review", path, uid = Empty, operation = Empty, namespace = Empty, name = Empty)
+    app.respond(Path::Validate, request).await
 }
 
 /// Asks clients to take their next request elsewhere once the process is to stop: the API server keeps its
@@ -369,6 +367,13 @@ async fn say_goodbye<W: World>(State(app): State<Arc<App<W>>>, request: HttpRequ
 // === helpers ===
 
 impl Path {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mutate => "/mutate",
+            Self::Validate => "/validate",
+        }
+    }
+
     /// Which webhook of the configuration sends this here.
     fn webhook(self, known: Option<Known>) -> &'static str {
         match (self, known) {

@@ -8,6 +8,9 @@
 //! Whatever cannot be read is answered, never guessed: a body without a uid gets an HTTP error, one with a uid
 //! gets a denial that says what was expected.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use json_patch::Patch;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -186,11 +189,8 @@ pub(crate) struct Answer<'a> {
     pub(crate) warnings: Vec<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) audit_annotations: BTreeMap<&'static str, String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) patch_type: Option<&'static str>,
-    /// A JSON patch in base64.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) patch: Option<String>,
+    #[serde(skip)]
+    pub(crate) patch: Option<&'a Patch>,
 }
 
 /// A Kubernetes `Status`, the part of it that a client sees.
@@ -227,7 +227,7 @@ impl<'a> Review<'a> {
     /// Reads a body.
     pub(crate) fn parse(body: &'a [u8]) -> Result<Self, Unreadable> {
         let text = std::str::from_utf8(body)?;
-        if is_deeper_than(body, DEEPEST) {
+        if may_be_deeper_than(body, DEEPEST) && is_deeper_than(body, DEEPEST) {
             return Err(Unreadable::Deep);
         }
         let review = match serde_json::from_str::<Envelope<'a, Self>>(text) {
@@ -320,7 +320,16 @@ impl Answer<'_> {
             response: &'a Answer<'a>,
         }
         let envelope = Envelope { api_version: API_VERSION, kind: KIND, response: self };
-        serde_json::to_vec(&envelope).expect("strings and numbers under string keys are always JSON")
+        let always = "strings and numbers under string keys are always JSON";
+        let mut json = serde_json::to_string(&envelope).expect(always);
+        if let Some(patch) = self.patch {
+            // serde_json would look at each character of the base64, which is the largest part by far.
+            json.truncate(json.len() - "}}".len());
+            json.push_str(r#","patchType":"JSONPatch","patch":""#);
+            STANDARD.encode_string(serde_json::to_vec(patch).expect(always), &mut json);
+            json.push_str(r#""}}"#);
+        }
+        json.into()
     }
 }
 
@@ -376,6 +385,23 @@ impl<'de> Visitor<'de> for Seek<'_> {
 }
 
 // === helpers ===
+
+/// Whether there are enough brackets for that at all, a first look that is far cheaper: each level opens one, and only the
+/// innermost opens one that closes at once. What is in strings only makes it say yes too often.
+fn may_be_deeper_than(json: &[u8], limit: usize) -> bool {
+    // In ASCII `{` is `[` with one bit more, and so are what closes them.
+    let opens = |byte: u8| byte | 0x20 == b'{';
+    let closes = |byte: u8| byte | 0x20 == b'}';
+    let follows = json.get(1..).unwrap_or_default();
+    // Counted in bytes, so that many are looked at at once.
+    let some = json.chunks(255).zip(follows.chunks(255));
+    let opened = some.map(|(some, next)| {
+        let pairs = some.iter().zip(next);
+        usize::from(pairs.map(|(byte, next)| u8::from(opens(*byte) & !closes(*next))).sum::<u8>())
+    });
+    // The last byte, which nothing follows, and the innermost one.
+    opened.sum::<usize>() + 2 > limit
+}
 
 /// Whether brackets, those in strings aside, are nested deeper than `limit`.
 fn is_deeper_than(json: &[u8], limit: usize) -> bool {
@@ -454,6 +480,23 @@ mod tests {
         assert!(matches!(Review::parse(body.as_bytes()), Err(Unreadable::Deep)));
         let closed = format!(r#"{{"request":{{"object":{deep}{},"uid":"a"}}}}"#, "]".repeat(1_000_000));
         assert_eq!(salvage_uid(closed.as_bytes()).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn the_first_look_never_misses_what_is_too_deep() {
+        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+            for levels in 1..=4 {
+                // Wherever it lies, and whether or not it ends.
+                for before in 250..260 {
+                    let open = format!("\"{}\",{}", "x".repeat(before), open.repeat(levels));
+                    for json in [format!("{open}{}", close.repeat(levels)), open] {
+                        assert!(is_deeper_than(json.as_bytes(), levels - 1), "{json}");
+                        assert!(may_be_deeper_than(json.as_bytes(), levels - 1), "{json}");
+                    }
+                }
+            }
+        }
+        assert!(!may_be_deeper_than(br#"{"a":{},"b":{},"c":[],"d":{}}"#, 4));
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub struct EntryName(Box<str>);
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Version(Box<str>);
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 /// What makes an entry the model that it is: equal iff the fingerprinted fields are.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Fingerprint(Fields);
@@ -137,7 +139,10 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        // Each decision says some digests: a `write!` a byte took 1 µs each.
+        let digits =
+            self.0.iter().flat_map(|byte| [byte >> 4, byte & 0xf]).map(|digit| char::from(HEX[usize::from(digit)]));
+        f.write_str(&digits.collect::<String>())
     }
 }
 

@@ -69,6 +69,7 @@ pub struct CatalogChange<'a> {
     pub caller: Caller,
     /// Where it is proven that an entry may go.
     pub proof: Proof,
+    same_content: bool,
 }
 
 /// Where it is proven that nobody needs an entry.
@@ -165,10 +166,11 @@ impl Caller {
 impl<'a> CatalogChange<'a> {
     /// Reads the catalogs of both versions and compares them.
     pub fn new(key: CatalogKey, old: Option<ConfigMap<'a>>, new: Option<ConfigMap<'a>>, caller: Caller) -> Self {
-        let unchanged = match (&old, &new) {
-            (Some(old), Some(new)) if format_label(old) == format_label(new) => old.content == new.content,
-            _ => false,
+        let (same_content, same_label) = match (&old, &new) {
+            (Some(old), Some(new)) => (old.content == new.content, format_label(old) == format_label(new)),
+            _ => (false, false),
         };
+        let unchanged = same_content && same_label;
         let read = |object: ConfigMap<'a>| Version {
             declared: Declared::of(&object, unchanged),
             object,
@@ -180,13 +182,17 @@ impl<'a> CatalogChange<'a> {
             (None | Some(Declared::Ordinary), Some(Declared::Catalog(_, new))) => Catalog::default().diff(new),
             _ => Diff::default(),
         };
-        Self { key, old, new, diff, caller, proof: Proof::default() }
+        Self { key, old, new, diff, caller, proof: Proof::default(), same_content }
+    }
+
+    /// Whether both versions are there, and store the same.
+    pub(crate) fn keeps_content(&self) -> bool {
+        self.same_content
     }
 
     /// Whether both versions are there, and store something else.
     pub(crate) fn changes_content(&self) -> bool {
-        let [old, new] = [&self.old, &self.new].map(|version| version.as_ref().map(|it| &it.object.content));
-        old.is_some() && new.is_some() && old != new
+        self.old.is_some() && self.new.is_some() && !self.same_content
     }
 
     /// The same change, had its new version been edited so.
