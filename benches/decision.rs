@@ -87,7 +87,7 @@ fn one_change(c: &mut Criterion) {
         let nobody = Index::default();
         c.bench_function(&format!("{name}: validate an added entry"), |b| measure(b, || allow(&old, &new, &nobody)));
         c.bench_function(&format!("{name}: mutate an added entry"), |b| {
-            measure(b, || policy::mutate(&change(black_box(&old), black_box(&asked)), &terms()));
+            measure(b, || policy::mutate(&change(black_box(&old), black_box(&asked)), None, &terms()).annotations);
         });
         c.bench_function(&format!("{name}: validate without a change of content"), |b| {
             measure(b, || allow(&new, &new, &nobody));

@@ -22,7 +22,7 @@ mod tests;
 mod tree;
 mod yaml;
 
-pub use entry::{Digest, EntryName, Fingerprint, InvalidName, Version};
+pub use entry::{Digest, EntryName, Fingerprint, InvalidDigest, InvalidName, Version};
 pub(crate) use escape::{InvalidEscape, unescape};
 
 use crate::object::Content;

@@ -6,6 +6,7 @@
 //! election (Lease) ───────────────────────┘        every replica plans, the leader acts
 //! refused removals ─▶ Settling (CAS)               every replica, after it has answered
 //! events ─▶ beside their ConfigMap                 every replica its own
+//! index ─▶ History: revisions beside their ConfigMap  the leader
 //! ```
 //! Every replica keeps the timers, so that Δ does not start anew when another one takes over. Nothing rests on
 //! there being one leader: every write is a compare-and-swap, and a proof is worth the same whoever makes it.
@@ -14,6 +15,7 @@ mod announce;
 mod audit;
 mod configurations;
 mod election;
+mod history;
 mod settle;
 mod trouble;
 
@@ -21,6 +23,7 @@ pub use announce::announce;
 pub use audit::audit;
 pub use configurations::{ConfigurationError, follow_namespaces, read_configurations, watch_configurations};
 pub use election::{Election, Leadership};
+pub use history::keep_history;
 pub use settle::{Refused, Wanted, prove, settle_refused};
 
 use crate::arming::{Arming, Configuration, Stamps, Webhooks};

@@ -122,6 +122,7 @@ fn refuses(denial: &Denial, step: Option<Step>) -> bool {
         Code::NotVerified | Code::OverrideDenied => step == Some(Step::Remove),
         Code::CatalogInvalid
         | Code::RevisionNotKept
+        | Code::RevisionUnknown
         | Code::UnknownEntry
         | Code::UnknownCatalog
         | Code::NamespaceInUse

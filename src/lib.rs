@@ -12,13 +12,13 @@
 //!          world/cluster (kube: quorum reads,   world/standalone (a folder of manifests,
 //!          CAS writes, watches ─▶ index)        read for each fact; no kube)
 //!                              │
-//!                          controller (Lease): settles entries, watches what proofs rest on; writes Events
+//!                          controller (Lease): settles entries, keeps revisions, watches what proofs rest on; Events
 //! ```
 //! The direction is law: transport → domain ← Kubernetes.
 //!
 //! | room | modules | may use |
 //! |---|---|---|
-//! | domain | [`names`] [`catalog`] [`object`] [`manifest`] [`reference`](mod@reference) [`holder`] [`usage`] [`revision`] [`retention`] [`policy`] [`sharing`] [`arming`] [`guard`] [`audit`] [`event`] | data in, data out: no I/O, no clock; time is an argument |
+//! | domain | [`names`] [`catalog`] [`object`] [`manifest`] [`reference`](mod@reference) [`holder`] [`usage`] [`revision`] [`history`] [`retention`] [`policy`] [`sharing`] [`arming`] [`guard`] [`audit`] [`event`] | data in, data out: no I/O, no clock; time is an argument |
 //! | index | [`index`] | the same, but for `index/{resource,watch,live}`, which feed it |
 //! | Kubernetes | [`world`] [`controller`] | kube |
 //! | folder | `world/standalone` | files, and neither kube nor a clock |
@@ -57,6 +57,7 @@ pub mod connections;
 pub mod controller;
 pub mod event;
 pub mod guard;
+pub mod history;
 pub mod holder;
 pub mod index;
 pub mod manifest;

@@ -17,8 +17,17 @@ pub const USAGE: &str = "modelguard.dev/usage";
 pub const RETAINED: &str = "modelguard.dev/retained";
 /// Asks the mutating webhook to remove what is retained and Idle, in the same write; never stored.
 pub const RETIRE: &str = "modelguard.dev/retire";
-/// The annotations whose value only modelguard decides: what a client sends for them is replaced.
-pub const OWNED: [&str; 5] = [REVISION, PRIOR_REVISION, USAGE, RETAINED, RETIRE];
+/// Asks the mutating webhook to restore a revision in the same write: `prior`, or its number; never stored.
+pub const ROLLBACK_TO: &str = "modelguard.dev/rollback-to";
+/// The annotations whose value only modelguard decides: what a client sends for them is replaced, or done.
+pub const OWNED: [&str; 6] = [REVISION, PRIOR_REVISION, USAGE, RETAINED, RETIRE, ROLLBACK_TO];
+
+/// Label of a ControllerRevision that keeps a content of a model ConfigMap: whose.
+pub const HISTORY_OF: &str = "modelguard.dev/history-of";
+/// Annotation of such a ControllerRevision: the revisions that stored this content, a JSON array.
+pub const REVISIONS: &str = "modelguard.dev/revisions";
+/// Annotation of such a ControllerRevision: since when its ConfigMap is gone, RFC 3339.
+pub const ORPHANED: &str = "modelguard.dev/orphaned-since";
 
 /// Namespaces whose workloads may reference a model ConfigMap besides its own.
 pub const SHARED_WITH: &str = "modelguard.dev/shared-with";

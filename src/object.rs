@@ -177,6 +177,14 @@ impl<'de: 'a, 'a> Deserialize<'de> for StringMap<'a> {
     }
 }
 
+impl Content<'_> {
+    /// Copies what is borrowed.
+    pub fn into_owned(self) -> Content<'static> {
+        let Self { data, binary_data, immutable } = self;
+        Content { data: data.into_owned(), binary_data: binary_data.into_owned(), immutable }
+    }
+}
+
 /// A string that borrows where it has no escapes (serde borrows a `Cow` only when told so field by field).
 #[derive(serde::Deserialize)]
 #[serde(transparent)]

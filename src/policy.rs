@@ -3,7 +3,7 @@
 //! ```text
 //! Request ──needs()──▶ Needs ──(World)──▶ Facts ──decide()──▶ Decision { denial?, warnings, lifts, settle }
 //!                        ▲──needs_then()───┘ where a fact makes another one necessary
-//! CatalogChange ──mutate()──▶ Mutation: annotations to set or remove, entries to keep or to let go
+//! CatalogChange ──seek()──▶ a kept revision ──mutate()──▶ Mutation: annotations, content, and what is to be kept
 //! ```
 //! Everything here is pure: equal input, equal answer, so a request may be judged as often as the API server
 //! likes. P1 and P2 are the two halves of the protocol that [`crate::usage`] describes: a reference takes its
@@ -16,23 +16,28 @@ mod decision;
 mod message;
 mod namespace;
 mod request;
+mod rollback;
 mod server;
 mod workload;
 
 pub use break_glass::{BreakGlass, Grant};
 pub use decision::{
-    Cause, Code, CurrentEpoch, Decision, Denial, Facts, HoldersOf, Lift, Needs, Prospect, Record, SharedCatalog, Step,
-    Stored, TargetsOf, Terms, Unread,
+    Beside, Cause, Code, CurrentEpoch, Decision, Denial, Facts, HoldersOf, Lift, Needs, Prospect, Record,
+    SharedCatalog, Step, Stored, TargetsOf, Terms, Unread,
 };
 pub(crate) use message::list;
-pub use message::{REPEAT, RETRY_AFTER, not_verified, unverified};
+pub use message::{REPEAT, RETRY_AFTER, not_verified, revision_refused, unverified};
 pub use request::{
     Caller, CatalogChange, Declared, Departure, NamespaceChange, Proof, Request, Requester, Version, WorkloadChange,
 };
 
-use crate::catalog::edit::Edit;
+pub use rollback::seek;
+
+use crate::catalog::edit;
+use crate::object::Content;
 use crate::retention::Retention;
-use crate::revision;
+use crate::revision::restore::Found;
+use crate::revision::{self, Keep};
 
 /// What must be known before `request` can be judged.
 pub fn needs(request: &Request<'_>, terms: &Terms) -> Needs {
@@ -67,27 +72,48 @@ pub fn decide(request: &Request<'_>, facts: &Facts, terms: &Terms) -> Decision {
 
 /// What the mutating webhook makes of a change.
 #[derive(Clone, Debug, Default)]
-pub struct Mutation {
+pub struct Mutation<'c> {
     /// Annotations to set on the new version, or to remove where `None`: those that modelguard owns and that are not yet
     /// what they must be.
     pub annotations: Vec<(&'static str, Option<String>)>,
-    /// Changes of its data: what is kept until nobody needs it, or goes now that nobody does.
-    pub edits: Vec<Edit>,
-    /// What there is to say of it; it always allows.
+    /// What is to be stored in place of what was sent: with what is kept until nobody needs it, without what nobody needs
+    /// any more, or what a revision was.
+    pub content: Option<Content<'static>>,
+    /// The revision before the change, which is to be kept beside the ConfigMap.
+    pub keep: Option<Keep<'c>>,
+    /// What there is to say of it. It denies only what asks for a rollback that cannot be.
     pub decision: Decision,
 }
 
-/// Says what the mutating webhook makes of `change`.
+/// Says what the mutating webhook makes of `change`; `found` is what [`seek`] asked for.
 ///
 /// Where entries should be kept and cannot be, it is left as it is: then it takes away what is judged as that.
-pub fn mutate(change: &CatalogChange<'_>, terms: &Terms) -> Mutation {
-    let retention = Retention::of(change, terms).unwrap_or_default();
-    let edited = (!retention.edits.is_empty()).then(|| change.edited(&retention.edits));
+pub fn mutate<'c>(change: &'c CatalogChange<'_>, found: Option<Result<Found, Unread>>, terms: &Terms) -> Mutation<'c> {
     let Some(new) = &change.new else { return Mutation::default() };
-    let owned = revision::owned(edited.as_ref().unwrap_or(change), &retention);
+    let (content, retention, said) = match rollback::roll_back(change, found, terms) {
+        Some(Err(denial)) => return Mutation { decision: denial.into(), ..Mutation::default() },
+        Some(Ok(back)) => (Some(back.content), back.retention, Some(back.said)),
+        None => {
+            let retention = Retention::of(change, terms).unwrap_or_default();
+            let mut content = (!retention.edits.is_empty()).then(|| new.object.content.clone().into_owned());
+            if let Some(content) = &mut content {
+                edit::apply(retention.edits.iter().cloned(), content);
+            }
+            (content, retention, None)
+        }
+    };
+    let stored = content.as_ref().map(|content| change.storing(content.clone()));
+    let stored = stored.as_ref().unwrap_or(change);
+    let owned = revision::owned(stored, &retention);
+    let keep = change.old.as_ref().filter(|_| owned.makes_a_revision(change)).map(|version| Keep {
+        config_map: &change.key,
+        version,
+        is_needed: owned.prior_revision.as_deref().and_then(revision::beside).is_some(),
+    });
     let annotations = owned.changes(&new.object.metadata.annotations);
-    let decision = catalog::mutated(&retention, terms);
-    Mutation { annotations, edits: retention.edits, decision }
+    let mut decision = catalog::mutated(&retention, terms);
+    decision.warnings.splice(0..0, said);
+    Mutation { annotations, content, keep, decision }
 }
 
 #[cfg(test)]

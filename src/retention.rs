@@ -13,7 +13,7 @@
 //! Of a retained entry that a later change leaves in its place it must be told whether somebody asks for it again,
 //! or did not mention it: a patch of another key does not, a rollback does. It is asked for again
 //! * in a text (`yaml`, `json`) that was written anew and lists it;
-//! * among `keys`, where the content is again that of the prior revision (a rollback), which did not only retain it;
+//! * among `keys`, where the content is again that of the prior revision (a rollback), which never is what it only retained;
 //! * in a manifest that `kubectl apply` remembers, or, among `keys`, that a server-side apply owns.
 //!
 //! Asked for again, it stays for good. One request cannot be told from none, and changes nothing: what is stored already,
@@ -25,6 +25,7 @@ use crate::holder::Hold;
 use crate::names;
 use crate::object::{ConfigMap, Content, StringMap};
 use crate::policy::{CatalogChange, Declared, Terms, Version};
+use crate::revision;
 use crate::usage::{State, Usage};
 use serde::Deserialize;
 use std::borrow::Cow;
@@ -49,6 +50,20 @@ pub struct Retention {
     pub edits: Vec<Edit>,
     /// Retained entries that are asked for again.
     pub wanted: BTreeSet<EntryName>,
+}
+
+/// What `version` was asked to store: without what is only retained.
+pub(crate) fn asked_for<'v>(version: &'v Version<'_>) -> Cow<'v, Content<'v>> {
+    let content = &version.object.content;
+    let retained = Retained::of(&version.object).0;
+    let Some(format) = version.declared.format().filter(|_| !retained.is_empty()) else {
+        return Cow::Borrowed(content);
+    };
+    // What cannot be taken out was not put in by us.
+    let Ok(edits) = edit::remove(format, content, &retained) else { return Cow::Borrowed(content) };
+    let mut asked = content.clone();
+    edit::apply(edits, &mut asked);
+    Cow::Owned(asked)
 }
 
 /// Whether `change` does nothing to the data but take retained entries out, as our own writes may.
@@ -149,25 +164,25 @@ impl Retention {
     fn retiring(old: &Version<'_>, new: &Version<'_>, terms: &Terms) -> Result<Self, CannotEdit> {
         let asked = new.object.metadata.annotations.get(names::RETIRE).is_some();
         let (Declared::Unchanged(format), true) = (&new.declared, asked) else { return Ok(Self::default()) };
-        let retired = idle(&old.object, &Retained::of(&old.object), terms);
+        let retired = idle(&old.object, &Retained::of(&old.object).0, terms);
         let edits = edit::remove(*format, &new.object.content, &retired)?;
         Ok(Self { retired, edits, ..Self::default() })
     }
 }
 
-/// Those of the entries that `object` retains which may go by what it says itself.
-fn idle(object: &ConfigMap<'_>, retained: &Retained, terms: &Terms) -> BTreeSet<EntryName> {
+/// Those of `entries` which may go by what `object` says itself.
+pub(crate) fn idle(object: &ConfigMap<'_>, entries: &BTreeSet<EntryName>, terms: &Terms) -> BTreeSet<EntryName> {
     let annotations = &object.metadata.annotations;
     let usage = Usage::parse(annotations.get(names::USAGE));
     let hold = Hold::parse(annotations.get(names::HOLD));
     let Ok(epoch) = &terms.epoch else { return BTreeSet::new() };
     let goes = |entry: &&EntryName| usage.state(entry, epoch) == State::Idle && !hold.keeps(entry);
-    retained.0.iter().filter(goes).cloned().collect()
+    entries.iter().filter(goes).cloned().collect()
 }
 
 /// What `change` removes and may not: all that is not Idle in the old object.
 fn lost(change: &CatalogChange<'_>, old: &Version<'_>, terms: &Terms) -> BTreeSet<EntryName> {
-    let idle = idle(&old.object, &Retained(change.diff.removed.clone()), terms);
+    let idle = idle(&old.object, &change.diff.removed, terms);
     change.diff.removed.difference(&idle).cloned().collect()
 }
 
@@ -187,14 +202,17 @@ fn wanted(old: &Version<'_>, new: &Version<'_>) -> BTreeSet<EntryName> {
         return retained;
     }
     let Some(format) = new.declared.format() else { return BTreeSet::new() };
-    let prior = crate::revision::prior(&old.object).filter(|_| format == Format::Keys);
-    let prior = prior.filter(|prior| *prior.content == new.object.content && old.object.content != new.object.content);
-    let asks = |entry: &EntryName| match (&prior, &new.declared) {
-        (Some(prior), _) => !prior.retained.0.contains(entry),
-        (None, Declared::Catalog(_, catalog)) if is_written_anew(format, old, new) => catalog.lists(entry),
+    let rolls_back = format == Format::Keys && old.object.content != new.object.content && is_prior(old, new);
+    let asks = |entry: &EntryName| match &new.declared {
+        Declared::Catalog(_, catalog) if rolls_back || is_written_anew(format, old, new) => catalog.lists(entry),
         _ => applies(&new.object, format, entry) && !applies(&old.object, format, entry),
     };
     retained.into_iter().filter(asks).collect()
+}
+
+/// Whether `new` stores what was stored before `old`.
+fn is_prior(old: &Version<'_>, new: &Version<'_>) -> bool {
+    matches!(revision::prior(&old.object), Ok(Some(prior)) if prior.head.digest == new.digest())
 }
 
 /// Whether the text that a catalog is read from is another one.

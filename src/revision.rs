@@ -1,28 +1,78 @@
-//! Revisions: the annotations that modelguard owns on a model ConfigMap, as one pure function of a change.
+//! Revisions: what a model ConfigMap was asked to store, each with its number, and how it is kept.
 //!
 //! ```text
 //! CatalogChange { old, new } ──owned()──▶ revision, prior-revision, usage, retained: the value each must have
+//!        │
+//!        └──Revision::of(old)──▶ codec ──▶ annotation prior-revision    json · deflate · ref ─┐
+//!                          └───▶ kept  ──▶ ControllerRevision, beside the ConfigMap ◀──────────┘
 //! ```
-//! The prior revision is kept where it fits: all annotations of an object share 256 KiB, and kubectl keeps a copy of
-//! the new content there as well, so that is so up to about 100 KiB. A change that loses it gets a warning ([`Owned::unkept`]).
+//! A revision is what was *asked for*: entries that are only retained are no part of it, for they go by themselves, and
+//! their going makes no revision of its own. Where nothing is retained it is exactly what was stored.
 //!
-//! The mutating webhook sets them so, the validating one checks that they are. Nothing else goes into it (no
+//! The mutating webhook sets the annotations, the validating one checks that they are. Nothing else goes into them (no
 //! clock, no randomness), so a request that is sent again or re-invoked gets identical bytes, and a write that
 //! changes nothing stays a write that changes nothing.
 
 mod codec;
+pub mod kept;
+pub mod restore;
 
 use crate::catalog::Digest;
 use crate::names;
 use crate::object::{ConfigMap, Content, StringMap};
 use crate::policy::{CatalogChange, Declared, Version};
-use crate::retention::{Retained, Retention};
+use crate::retention::{Retained, Retention, asked_for};
 use crate::usage::Usage;
-pub use codec::Prior;
+pub use codec::DecodeError;
+pub use kept::{Keep, Kept, Written};
+use std::borrow::Cow;
 
 /// What all annotations of an object may take together, keys and values, in bytes: `TotalAnnotationSizeLimitB`
 /// in apimachinery's `validation/objectmeta.go`.
 const ANNOTATIONS_LIMIT: usize = 256 * 1024;
+
+/// The longest annotation that names a ControllerRevision, in bytes: two names, a digest and a time.
+const LONGEST_REFERENCE: usize = 1024;
+
+/// What tells one revision of a ConfigMap from the others.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Head<'a> {
+    /// Its number.
+    pub number: u64,
+    /// When it was written, RFC 3339.
+    pub time: Option<Cow<'a, str>>,
+    /// Who wrote it.
+    pub manager: Option<Cow<'a, str>>,
+    /// The digest of its content.
+    pub digest: Digest,
+}
+
+/// What a model ConfigMap was asked to store.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Revision<'a> {
+    /// Which one.
+    pub head: Head<'a>,
+    /// The content.
+    pub content: Cow<'a, Content<'a>>,
+}
+
+/// The revision before the last change, as its successor carries it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Prior<'a> {
+    /// Which one.
+    pub head: Head<'a>,
+    /// Where its content is.
+    pub place: Place<'a>,
+}
+
+/// Where the content of a prior revision is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Place<'a> {
+    /// In the annotation itself.
+    Here(Cow<'a, Content<'a>>),
+    /// In the ControllerRevision of this name.
+    Beside(Cow<'a, str>),
+}
 
 /// The value that each annotation in [`names::OWNED`] must have after a change; `None` where it must be absent.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -35,8 +85,6 @@ pub struct Owned {
     pub usage: Option<String>,
     /// `modelguard.dev/retained`
     pub retained: Option<String>,
-    /// How large the prior revision is, in bytes, where it does not fit beside the new one.
-    pub unkept: Option<usize>,
 }
 
 /// What the annotations that modelguard owns must be once `change` is made; all absent after a DELETE.
@@ -58,22 +106,39 @@ pub fn owned(change: &CatalogChange<'_>, retention: &Retention) -> Owned {
     let asks = same_format && retained != Retained::of(&old.object);
     let unchanged = change.keeps_content();
     // What our own write does to the data completes the revision that deferred it.
-    let (revision, prior) = match (unchanged && !asks) || change.caller.own {
-        true => (annotation(old, names::REVISION), Ok(annotation(old, names::PRIOR_REVISION))),
-        false => (Some(next.to_string()), prior_revision(old, &new.object).map(Some)),
+    let (revision, prior_revision) = match (unchanged && !asks) || change.caller.own {
+        true => (annotation(old, names::REVISION), annotation(old, names::PRIOR_REVISION)),
+        false => (Some(next.to_string()), Some(prior_revision(change, old, &new.object))),
     };
-    let (prior_revision, unkept) = prior.map_or_else(|bytes| (None, Some(bytes)), |prior| (prior, None));
     let usage = match same_format {
         true if change.caller.own && unchanged => annotation(new, names::USAGE),
         true => usage(old, new),
         false => None,
     };
-    Owned { revision, prior_revision, usage, retained: retained.render(), unkept }
+    Owned { revision, prior_revision, usage, retained: retained.render() }
 }
 
-/// The revision before the last change, if the annotation keeps it and it is undamaged.
-pub fn prior<'o>(object: &'o ConfigMap<'_>) -> Option<Prior<'o>> {
-    Prior::decode(object.metadata.annotations.get(names::PRIOR_REVISION)?).ok()
+/// The revision before the last change, if the annotation keeps one.
+///
+/// # Errors
+/// [`DecodeError`] if it is there and not exactly what modelguard wrote.
+pub fn prior<'o>(object: &'o ConfigMap<'_>) -> Result<Option<Prior<'o>>, DecodeError> {
+    object.metadata.annotations.get(names::PRIOR_REVISION).map(codec::decode).transpose()
+}
+
+/// The name of the ControllerRevision that a `prior-revision` annotation says its content is in.
+pub fn beside(annotation: &str) -> Option<Cow<'_, str>> {
+    // One that has the content is longer than any that names it, and takes longer to read.
+    let prior = Some(annotation).filter(|it| it.len() <= LONGEST_REFERENCE).and_then(|it| codec::decode(it).ok())?;
+    match prior.place {
+        Place::Beside(name) => Some(name),
+        Place::Here(_) => None,
+    }
+}
+
+/// Whether two annotations keep the same, though another version of the compressor may have written one of them.
+pub(crate) fn keeps_the_same(one: &str, other: &str) -> bool {
+    one == other || matches!((codec::decode(one), codec::decode(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 /// A SHA-256 over all that a revision keeps.
@@ -86,25 +151,62 @@ pub fn digest(content: &Content<'_>) -> Digest {
 }
 
 impl Owned {
+    /// Whether `change` ends a revision, and begins another one.
+    pub(crate) fn makes_a_revision(&self, change: &CatalogChange<'_>) -> bool {
+        let is_one = |old: &&Version<'_>| old.declared != Declared::Ordinary;
+        change.old.as_ref().filter(is_one).is_some_and(|old| self.revision != annotation(old, names::REVISION))
+    }
+
     /// What `annotations` must still be set to, or lose where `None`, in the order of [`names::OWNED`].
     pub fn changes(self, annotations: &StringMap<'_>) -> Vec<(&'static str, Option<String>)> {
-        // The last is a request, and never stored.
-        let values = [self.revision, self.prior_revision, self.usage, self.retained, None];
+        // The last two are requests, and never stored.
+        let values = [self.revision, self.prior_revision, self.usage, self.retained, None, None];
         let owned = names::OWNED.into_iter().zip(values);
         owned.filter(|(name, value)| annotations.get(name) != value.as_deref()).collect()
     }
 }
 
-/// A ConfigMap that was there before modelguard, or whose number was damaged, is at its first revision.
-fn number(object: &ConfigMap<'_>) -> u64 {
+impl<'a> Revision<'a> {
+    /// The revision that `version` stores.
+    pub fn of(version: &'a Version<'_>) -> Self {
+        let object = &version.object;
+        let (content, digest) = asked(version);
+        let writer = codec::newest_writer(object);
+        let (time, manager) = writer.map_or((None, None), |writer| (writer.time, writer.manager));
+        let time = time.or_else(|| object.metadata.creation_timestamp.clone());
+        Self { head: Head { number: number(object), time, manager, digest }, content }
+    }
+
+    /// Copies what is borrowed.
+    pub fn into_owned(self) -> Revision<'static> {
+        let Head { number, time, manager, digest } = self.head;
+        let own = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        let head = Head { number, time: time.map(own), manager: manager.map(own), digest };
+        Revision { head, content: Cow::Owned(self.content.into_owned().into_owned()) }
+    }
+}
+
+/// What `version` was asked to store, and its digest.
+pub(crate) fn asked<'v>(version: &'v Version<'_>) -> (Cow<'v, Content<'v>>, Digest) {
+    match asked_for(version) {
+        Cow::Borrowed(content) => (Cow::Borrowed(content), version.digest()),
+        Cow::Owned(content) => {
+            let digest = digest(&content);
+            (Cow::Owned(content), digest)
+        }
+    }
+}
+
+/// The number of the revision that `object` stores. One that was there before modelguard, or whose number was damaged, is
+/// at its first revision.
+pub fn number(object: &ConfigMap<'_>) -> u64 {
     object.metadata.annotations.get(names::REVISION).and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
-/// `old` as it is kept beside `new`; its size in bytes if there is no room for it.
-fn prior_revision(old: &Version<'_>, new: &ConfigMap<'_>) -> Result<String, usize> {
-    let text = Prior::of(&old.object, number(&old.object)).encode(old.digest());
+/// What the annotation of `new` says of `old`.
+fn prior_revision(change: &CatalogChange<'_>, old: &Version<'_>, new: &ConfigMap<'_>) -> String {
     let room = ANNOTATIONS_LIMIT.saturating_sub(others(&new.metadata.annotations));
-    if text.len() <= room { Ok(text) } else { Err(text.len()) }
+    codec::encode(&Revision::of(old), &change.key.name, room)
 }
 
 /// What the annotations that are not ours take, with allowance for the small ones that are.

@@ -4,6 +4,7 @@
 //! Needs ──▶ World ──▶ Facts        quorum reads, each started after the request arrived
 //! Lift  ──▶ World ──▶ Written      a compare-and-swap
 //! Event ──▶ World                  told where people look, some time
+//! Keep  ──▶ World ──▶ beside its ConfigMap, before the change that ends the revision is allowed
 //! ```
 
 pub mod cluster;
@@ -15,9 +16,12 @@ use crate::guard::Guard;
 use crate::holder::{Holders, ObjectId};
 use crate::object::Workload;
 use crate::policy::{
-    CatalogChange, CurrentEpoch, HoldersOf, Lift, Proof, Prospect, Requester, SharedCatalog, Stored, TargetsOf, Unread,
+    Beside, CatalogChange, CurrentEpoch, HoldersOf, Lift, Proof, Prospect, Requester, SharedCatalog, Stored, TargetsOf,
+    Unread,
 };
 use crate::reference::{CatalogKey, Left, Server};
+use crate::revision::Keep;
+use crate::revision::restore::{Found, Seek};
 use crate::sharing::Sharing;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -92,8 +96,31 @@ pub trait World: Send + Sync + 'static {
     /// Settling is written 200 ms later at the earliest, which is no promise that the answer is out.
     fn settle(&self, catalog: &CatalogKey, entries: BTreeSet<EntryName>);
 
+    /// Looks for a revision beside its ConfigMap, as it is now.
+    fn revision(&self, seek: &Seek) -> impl Future<Output = Result<Found, Unread>> + Send;
+
+    /// Keeps a revision beside its ConfigMap, where that is not known to be done.
+    fn keep(&self, keep: &Keep<'_>) -> impl Future<Output = Result<(), KeepError>> + Send;
+
+    /// Whether this is kept beside its ConfigMap, now.
+    fn is_beside(&self, beside: &Beside) -> impl Future<Output = Result<bool, Unread>> + Send;
+
     /// Tells people of what happened to a model ConfigMap; never blocks, and is lost where that cannot be.
     fn announce(&self, event: Event);
+}
+
+/// Why a revision is not kept beside its ConfigMap.
+#[derive(Debug, Error)]
+pub enum KeepError {
+    /// Its namespace is being deleted: nothing can be kept there, and nothing must be.
+    #[error("the namespace is being deleted")]
+    Going,
+    /// The API server refuses it, however often it is asked.
+    #[error("{0}")]
+    Refused(String),
+    /// It could not be written, or nobody knows whether it was.
+    #[error(transparent)]
+    Unread(#[from] Unread),
 }
 
 /// Why a lift was not written.

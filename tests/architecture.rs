@@ -53,6 +53,7 @@ const ROOMS: &[Room] = &[
             "usage/",
             "revision.rs",
             "revision/",
+            "history.rs",
             "retention.rs",
             "retention/",
             "policy.rs",

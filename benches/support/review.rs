@@ -86,7 +86,7 @@ fn release(old: &str, keys: Range<usize>) -> (String, String) {
     let stored = ConfigMap::parse(old).expect("a ConfigMap").metadata.annotations;
     let mut annotations = stored.iter().map(|(name, value)| (name.to_owned(), value.into())).collect::<Map<_, _>>();
     let asked = config_map(keys.clone(), &annotations);
-    for (name, value) in policy::mutate(&change(old, &asked), &terms()).annotations {
+    for (name, value) in policy::mutate(&change(old, &asked), None, &terms()).annotations {
         annotations.insert(name.to_owned(), value.expect("nothing to remove").into());
     }
     (asked, config_map(keys, &annotations))

@@ -1,7 +1,6 @@
 //! From a decision to the answer on the wire.
 
 use super::review::{Answer, Details, Status, StatusCause, Unreadable};
-use crate::catalog::edit::{Edit, Field};
 use crate::object::{Content, StringMap};
 use crate::policy::{self, CatalogChange, Decision, Denial, Mutation};
 use crate::record::{self, Digests};
@@ -110,10 +109,10 @@ fn header_safe(text: &str) -> String {
 // === the patch ===
 
 /// The RFC 6902 patch that makes `mutation` of the new version; `None` if nothing is to do.
-pub(super) fn patch(change: &CatalogChange<'_>, mutation: &Mutation) -> Option<Patch> {
+pub(super) fn patch(change: &CatalogChange<'_>, mutation: &Mutation<'_>) -> Option<Patch> {
     let new = &change.new.as_ref()?.object;
     let mut operations = annotation_operations(&new.metadata.annotations, &mutation.annotations);
-    operations.extend(data_operations(&new.content, &mutation.edits));
+    operations.extend(mutation.content.iter().flat_map(|content| content_operations(&new.content, content)));
     (!operations.is_empty()).then_some(Patch(operations))
 }
 
@@ -130,8 +129,7 @@ fn annotation_operations(
         match value {
             Some(value) => operations.push(add(annotation_path(&[*name]), value.as_str().into())),
             None if annotations.get(name).is_some() => {
-                let path = annotation_path(&[*name]);
-                operations.push(PatchOperation::Remove(RemoveOperation { path }));
+                operations.push(remove(annotation_path(&[*name])));
             }
             None => {}
         }
@@ -139,24 +137,32 @@ fn annotation_operations(
     operations
 }
 
-fn data_operations(content: &Content<'_>, edits: &[Edit]) -> Vec<PatchOperation> {
+/// What makes `content` of `sent`, key by key.
+fn content_operations(sent: &Content<'_>, content: &Content<'_>) -> Vec<PatchOperation> {
     let mut operations = Vec::new();
-    for (field, name, map) in
-        [(Field::Data, "data", &content.data), (Field::BinaryData, "binaryData", &content.binary_data)]
+    for (name, sent, wanted) in
+        [("data", &sent.data, &content.data), ("binaryData", &sent.binary_data, &content.binary_data)]
     {
-        let edits: Vec<_> = edits.iter().filter(|edit| edit.field == field).collect();
-        if map.is_empty() && !edits.is_empty() {
+        let path = |key: &str| PointerBuf::from_tokens([name, key]);
+        if sent.is_empty() && !wanted.is_empty() {
             operations.push(add(PointerBuf::from_tokens([name]), empty()));
         }
-        operations.extend(edits.into_iter().map(|edit| {
-            let path = PointerBuf::from_tokens([name, &*edit.key]);
-            match &edit.value {
-                Some(value) => add(path, value.as_str().into()),
-                None => PatchOperation::Remove(RemoveOperation { path }),
-            }
-        }));
+        let gone = sent.iter().filter(|(key, _)| wanted.get(key).is_none());
+        operations.extend(gone.map(|(key, _)| remove(path(key))));
+        let other = wanted.iter().filter(|(key, value)| sent.get(key) != Some(value));
+        operations.extend(other.map(|(key, value)| add(path(key), value.into())));
+    }
+    let immutable = || PointerBuf::from_tokens(["immutable"]);
+    match (sent.immutable, content.immutable) {
+        (sent, wanted) if sent == wanted => {}
+        (_, Some(wanted)) => operations.push(add(immutable(), wanted.into())),
+        (_, None) => operations.push(remove(immutable())),
     }
     operations
+}
+
+fn remove(path: PointerBuf) -> PatchOperation {
+    PatchOperation::Remove(RemoveOperation { path })
 }
 
 fn add(path: PointerBuf, value: Value) -> PatchOperation {
@@ -185,7 +191,7 @@ mod tests {
         CatalogChange::new(CatalogKey::new("prod", "models"), None, Some(object), Caller::default())
     }
 
-    fn of(annotations: &[(&'static str, Option<String>)]) -> Mutation {
+    fn of(annotations: &[(&'static str, Option<String>)]) -> Mutation<'static> {
         Mutation { annotations: annotations.to_vec(), ..Mutation::default() }
     }
 
@@ -234,20 +240,21 @@ mod tests {
     }
 
     #[test]
-    fn data_is_changed_key_by_key() {
-        let edit =
-            |field, key: &str, value: Option<&str>| Edit { field, key: key.into(), value: value.map(str::to_owned) };
-        let edits = vec![
-            edit(Field::Data, "v1", Some("a")),
-            edit(Field::Data, "v2", None),
-            edit(Field::BinaryData, "a/b~c", Some("AA==")),
-        ];
-        let mutation = Mutation { edits, ..Mutation::default() };
-        let json = r#"{"metadata":{"name":"models"},"data":{"v2":"b","v3":"c"}}"#;
+    fn content_is_changed_key_by_key() {
+        let content = Content {
+            data: [("v1", "a"), ("v3", "c")].into_iter().collect(),
+            binary_data: [("a/b~c", "AA==")].into_iter().collect(),
+            immutable: None,
+        };
+        let mutation = Mutation { content: Some(content), ..Mutation::default() };
+        let json = r#"{"metadata":{"name":"models"},"data":{"v2":"b","v3":"c"},"immutable":false}"#;
         let mut object: Value = serde_json::from_str(json).unwrap();
-        json_patch::patch(&mut object, &patch(&change(json), &mutation).unwrap()).unwrap();
+        let patch = patch(&change(json), &mutation).unwrap();
+        assert_eq!(patch.0.len(), 5, "{patch}");
+        json_patch::patch(&mut object, &patch).unwrap();
         assert_eq!(object["data"], serde_json::json!({"v1": "a", "v3": "c"}));
         assert_eq!(object["binaryData"], serde_json::json!({"a/b~c": "AA=="}));
+        assert_eq!(object["immutable"], Value::Null);
     }
 
     #[test]

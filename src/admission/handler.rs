@@ -3,7 +3,7 @@
 use super::answer::{self, answer};
 use super::body::{self, Received};
 use super::convert::{Asked, Identity, Known};
-use super::judge::judge;
+use super::judge;
 use super::limits::{Limits, weight};
 use super::review::{Operation, Review, Unreadable, salvage_uid};
 use super::shares::{Full, Pool};
@@ -11,7 +11,7 @@ use crate::connections::Connection;
 use crate::event::Event;
 use crate::metrics::{Metrics, RequestLabels, Shed};
 use crate::object::HolderKind;
-use crate::policy::{self, Decision, Denial, Request, Terms};
+use crate::policy::{self, Decision, Denial, Request};
 use crate::record::{Digests, Log, Object, Outcome, Record, Schema, Verdict};
 use crate::reference::CatalogKey;
 use crate::shutdown::Shutdown;
@@ -159,7 +159,7 @@ impl<W: World> App<W> {
         }
         let work = async {
             let judged = match path {
-                Path::Mutate => self.mutated(review),
+                Path::Mutate => self.mutated(review).await,
                 Path::Validate => self.validated(review).await,
             };
             judged.unwrap_or_else(|why| answer::unreadable(&why).into())
@@ -185,7 +185,7 @@ impl<W: World> App<W> {
         let Asked::Judge(mut request) = review.asked(review.caller(self.own.as_deref()), self.world.guard())? else {
             return Ok(Judged::default());
         };
-        let mut decision = judge(&*self.world, &mut request, &review.requester()).await;
+        let mut decision = judge::judge(&*self.world, &mut request, &review.requester()).await;
         let (mut digests, mut identity) = (Digests::default(), None);
         if let Request::Catalog(change) = &request {
             digests = Digests::of(change);
@@ -201,15 +201,13 @@ impl<W: World> App<W> {
         Ok(Judged { identity, decision, patch: None, digests })
     }
 
-    fn mutated<'a>(&self, review: &Review<'a>) -> Result<Judged<'a>, Unreadable> {
+    async fn mutated<'a>(&self, review: &Review<'a>) -> Result<Judged<'a>, Unreadable> {
         let (caller, guard) = (review.caller(self.own.as_deref()), self.world.guard());
         let Asked::Judge(Request::Catalog(change)) = review.asked(caller, guard)? else {
             return Err(review.stranger());
         };
-        let epoch = self.world.epoch(&change.sharing());
-        let terms = Terms { epoch, guard, now: jiff::Timestamp::now() };
-        let mutation = policy::mutate(&change, &terms);
-        let patch = answer::patch(&change, &mutation);
+        let mutation = judge::mutate(&*self.world, &change).await;
+        let patch = mutation.decision.allowed().then(|| answer::patch(&change, &mutation)).flatten();
         let identity = Some(Identity::of(&change));
         Ok(Judged { identity, decision: mutation.decision, patch, digests: Digests::of(&change) })
     }

@@ -10,9 +10,12 @@
 //! The caller bounds it in time: each turn awaits, so it can be given up at any of them. A lift that was
 //! written for a request that is then denied only keeps an entry longer.
 
-use crate::policy::{self, Decision, Facts, Lift, Needs, Request, Requester, Terms, Unread, WorkloadChange};
+use crate::policy::{
+    self, CatalogChange, Decision, Facts, Lift, Mutation, Needs, Request, Requester, Terms, Unread, WorkloadChange,
+};
+use crate::revision::Keep;
 use crate::usage::Epoch;
-use crate::world::{LiftError, World};
+use crate::world::{KeepError, LiftError, World};
 use futures::future::{OptionFuture, join_all};
 use jiff::Timestamp;
 
@@ -22,7 +25,11 @@ pub(super) async fn judge<W: World>(world: &W, request: &mut Request<'_>, who: &
         Request::Catalog(change) => {
             let proof = world.proof(change).await;
             change.proof = proof;
-            decide(world, request, who).await
+            let decision = decide(world, request, who).await;
+            match request {
+                Request::Catalog(change) if change.new.is_none() => kept(world, change, decision).await,
+                _ => decision,
+            }
         }
         Request::ScaleDown(id, caller) => match world.workload(id).await {
             Err(unread) => not_read(request, &unread),
@@ -45,6 +52,52 @@ pub(super) async fn judge<W: World>(world: &W, request: &mut Request<'_>, who: &
             }
         },
         Request::Namespace(_) | Request::Workload(_) => decide(world, request, who).await,
+    }
+}
+
+/// Says what the mutating webhook makes of `change` in `world`, once what that ends is kept.
+pub(super) async fn mutate<'c, W: World>(world: &W, change: &'c CatalogChange<'_>) -> Mutation<'c> {
+    let terms = Terms { epoch: world.epoch(&change.sharing()), guard: world.guard(), now: Timestamp::now() };
+    let found = match policy::seek(change) {
+        Some(seek) => Some(world.revision(&seek).await),
+        None => None,
+    };
+    let mut mutation = policy::mutate(change, found, &terms);
+    if let Some(keep) = mutation.keep.filter(|_| !change.caller.dry_run) {
+        match world.keep(&keep).await {
+            Ok(()) | Err(KeepError::Going) => {}
+            // The annotation keeps it, and the controller looks again.
+            Err(error) if !keep.is_needed => {
+                tracing::warn!(catalog = %change.key, %error, "a revision could not be kept beside its ConfigMap");
+            }
+            Err(KeepError::Refused(why)) => mutation.decision = policy::revision_refused(change, &why).into(),
+            Err(KeepError::Unread(unread)) => {
+                mutation.decision = policy::unverified(&change.key.name, &unread).into();
+            }
+        }
+    }
+    mutation
+}
+
+/// What becomes of a deletion that may be made: its last revision is kept first, so that it can be restored. What passes
+/// by break-glass passes whatever comes of that.
+async fn kept<W: World>(world: &W, change: &CatalogChange<'_>, decision: Decision) -> Decision {
+    let Some(old) = change.old.as_ref().filter(|_| decision.allowed() && !change.caller.dry_run) else {
+        return decision;
+    };
+    let keep = Keep { config_map: &change.key, version: old, is_needed: true };
+    match world.keep(&keep).await {
+        Ok(()) | Err(KeepError::Going) => decision,
+        Err(error) if decision.granted.is_some() => {
+            tracing::warn!(catalog = %change.key, %error, "deleted by break-glass, with its last revision not kept");
+            decision
+        }
+        Err(KeepError::Refused(why)) => {
+            Decision { facts: decision.facts, ..policy::revision_refused(change, &why).into() }
+        }
+        Err(KeepError::Unread(unread)) => {
+            Decision { facts: decision.facts, ..policy::unverified(&change.key.name, &unread).into() }
+        }
     }
 }
 
@@ -84,6 +137,9 @@ async fn gather<W: World>(world: &W, needs: &Needs, who: &Requester, facts: &mut
     let shared = OptionFuture::from(needs.shared_by.as_ref().map(|namespace| world.shared_by(namespace)));
     let (catalogs, terminating, may_override, shared) =
         tokio::join!(join_all(catalogs), join_all(terminating), may_override, shared);
+    if let Some(beside) = &needs.beside {
+        facts.beside = Some(world.is_beside(beside).await);
+    }
     facts.catalogs.extend(catalogs);
     facts.terminating.extend(terminating);
     facts.may_override = may_override.or_else(|| facts.may_override.take());

@@ -2,6 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 use std::fmt;
+use std::str::FromStr;
 use thiserror::Error;
 
 /// The longest entry name, in bytes. A ConfigMap key has at most 253; a repository path with a version may be longer.
@@ -52,6 +53,11 @@ pub enum InvalidName {
     #[error("is longer than {LONGEST} bytes")]
     TooLong,
 }
+
+/// A text that is no SHA-256 in hexadecimal.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[error("has a digest that is not 64 hexadecimal digits")]
+pub struct InvalidDigest;
 
 // === impl EntryName ===
 
@@ -134,6 +140,21 @@ impl Digest {
         let mut text = self.to_string();
         text.truncate(len);
         text
+    }
+}
+
+impl FromStr for Digest {
+    type Err = InvalidDigest;
+
+    /// Reads what [`Digest`] writes.
+    fn from_str(text: &str) -> Result<Self, InvalidDigest> {
+        let digit = |byte: u8| HEX.iter().position(|digit| *digit == byte).and_then(|at| u8::try_from(at).ok());
+        let (mut bytes, mut digits) = ([0; 32], text.bytes().map(digit));
+        for byte in &mut bytes {
+            let mut next = || digits.next().flatten().ok_or(InvalidDigest);
+            *byte = next()? << 4 | next()?;
+        }
+        if digits.next().is_none() { Ok(Self(bytes)) } else { Err(InvalidDigest) }
     }
 }
 
@@ -250,5 +271,10 @@ mod tests {
         assert_eq!(nothing.short(4), "e3b0");
         assert_eq!(nothing.short(100).len(), 64);
         assert_eq!(format!("{nothing:?}"), "Digest(e3b0c44298fc)");
+        let text = nothing.to_string();
+        assert_eq!(text.parse(), Ok(nothing));
+        for wrong in ["", &text[1..], &text.replace('e', "g"), &format!("{text}0"), &text.to_uppercase()] {
+            assert_eq!(wrong.parse::<Digest>(), Err(InvalidDigest), "{wrong}");
+        }
     }
 }

@@ -11,10 +11,11 @@ use crate::metrics::{self, Metrics, Registry};
 use crate::shutdown::{self, Shutdown, Tasks};
 use crate::telemetry;
 use crate::world::World;
-use crate::world::cluster::Cluster;
+use crate::world::cluster::{Cluster, history};
 use crate::world::standalone::{CarriedUsage, Standalone};
 use crate::{admin, record};
 use anyhow::Context as _;
+use futures::StreamExt as _;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kube::api::{Api, PostParams};
 use parking_lot::RwLock;
@@ -73,6 +74,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "BOOL", env = "MODELGUARD_REQUIRE_SERVED", default_value_t = false)]
     #[arg(action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     require_served: bool,
+    /// How many revisions of a model ConfigMap are kept beside it, the current one not counted
+    #[arg(long, value_name = "NUMBER", env = "MODELGUARD_REVISION_HISTORY_LIMIT", default_value_t = 10)]
+    revision_history_limit: u32,
     /// How long to go on serving after SIGTERM, while others learn that this replica leaves
     #[arg(long, value_name = "DURATION", env = "MODELGUARD_SHUTDOWN_DELAY", default_value = "10s", value_parser = duration)]
     shutdown_delay: Duration,
@@ -172,8 +176,11 @@ fn spawn_cluster(
     let (refused, on_refused) = mpsc::channel(REFUSED);
     let (events, on_event) = mpsc::channel(EVENTS);
     let progress = Progress::new(Clock::start(), args.settle, args.rollback_targets, leadership);
+    let (history, watched) = history::watch(&client);
+    tasks.spawn("kept revisions", never_ends(watched.for_each(|()| std::future::ready(()))));
     let cluster = Cluster {
         client: client.clone(),
+        history,
         guard: args.guard(),
         index: index.clone(),
         progress: progress.clone(),
@@ -198,6 +205,10 @@ fn spawn_cluster(
         // Stepping down at the end is no failure; the process ends by its server.
         std::future::pending::<Result<(), Infallible>>().await
     });
+    tasks.spawn(
+        "history",
+        never_ends(controller::keep_history(cluster.clone(), changes.clone(), args.revision_history_limit.into())),
+    );
     tasks.spawn("proofs", never_ends(controller::prove(cluster.clone(), changes, on_armed)));
     tasks.spawn("refused removals", never_ends(controller::settle_refused(cluster.clone(), on_refused)));
     tasks.spawn("audit", never_ends(controller::audit(cluster.clone(), configuration)));

@@ -7,6 +7,7 @@ use crate::names;
 use crate::object::{ConfigMap, HolderKind, Owner, RollbackTarget, Workload};
 use crate::reference::{CatalogKey, References};
 use crate::retention::Retained;
+use crate::revision;
 use crate::usage::Usage;
 use std::collections::BTreeSet;
 use std::str::FromStr;
@@ -33,6 +34,8 @@ pub struct CatalogFacts {
     pub uid: Box<str>,
     /// The revision that a write is conditional on.
     pub resource_version: Box<str>,
+    /// The number of the revision that it stores.
+    pub revision: u64,
     /// What it lists; an error if its label names no format, or its content is not of it.
     pub listing: Result<Listing, Box<str>>,
     /// Its usage annotation.
@@ -138,6 +141,7 @@ impl CatalogFacts {
         Self {
             uid: metadata.uid.as_ref().into(),
             resource_version: metadata.resource_version.as_ref().into(),
+            revision: revision::number(config_map),
             listing: Listing::of(config_map),
             usage: Usage::parse(metadata.annotations.get(names::USAGE)),
             retained: Retained::of(config_map),
@@ -151,6 +155,7 @@ impl CatalogFacts {
         Self {
             uid: "".into(),
             resource_version: resource_version.into(),
+            revision: 0,
             listing: Err(reason.into()),
             usage: Usage::default(),
             retained: Retained::default(),

@@ -108,6 +108,8 @@ impl Source {
     pub(super) fn selector(self) -> Option<String> {
         match self {
             Self::Catalogs => Some(names::CATALOG_LABEL.to_owned()),
+            // What is kept of model ConfigMaps holds nothing.
+            Self::Holders(HolderKind::ControllerRevision) => Some(format!("!{}", names::HISTORY_OF)),
             Self::Holders(_) => None,
             Self::Namespaces => Some(format!("{}={}", names::GUARD_LABEL, names::GUARD_ENABLED)),
         }

@@ -481,6 +481,7 @@ fn a_watch_that_fails_is_named_until_it_gets_on() {
 
 fn catalog(resource_version: &str) -> CatalogFacts {
     CatalogFacts {
+        revision: 1,
         uid: "u".into(),
         resource_version: resource_version.into(),
         listing: Ok(Listing { format: Format::Yaml, entries: BTreeSet::from([entry("v1")]) }),

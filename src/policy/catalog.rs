@@ -7,15 +7,15 @@
 use super::break_glass;
 use super::message::{self, Patience};
 use super::{
-    CatalogChange, Code, CurrentEpoch, Decision, Declared, Denial, Facts, HoldersOf, Needs, Proof, Prospect, Record,
-    Step, TargetsOf, Terms, Unread,
+    Beside, CatalogChange, Code, CurrentEpoch, Decision, Declared, Denial, Facts, HoldersOf, Needs, Proof, Prospect,
+    Record, Step, TargetsOf, Terms, Unread,
 };
 use crate::catalog::{Catalog, EntryName, Format, edit};
 use crate::guard::{Guard, RollbackTargets, WhileInUse};
 use crate::holder::{Hold, Holders};
 use crate::names;
 use crate::retention::{self, Retained, Retention};
-use crate::revision;
+use crate::revision::{self, Place, keeps_the_same};
 use crate::usage::{State, Usage};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,6 +30,16 @@ struct Loss {
 }
 
 pub(super) fn needs(change: &CatalogChange<'_>, terms: &Terms) -> Needs {
+    let beside = beside(change);
+    let mut needs = needs_of_entries(change, terms);
+    if beside.is_some() {
+        needs.namespaces.insert(change.key.namespace.clone());
+    }
+    Needs { beside, ..needs }
+}
+
+/// What must be known of those who need entries.
+fn needs_of_entries(change: &CatalogChange<'_>, terms: &Terms) -> Needs {
     // Our own writes keep the annotation as it is, and are denied nothing that it would grant.
     let asks = !change.caller.own && change.break_glass().asks(terms.now);
     let may_override = asks.then(|| change.key.namespace.clone());
@@ -73,6 +83,9 @@ pub(super) fn decide(change: &CatalogChange<'_>, facts: &Facts, terms: &Terms) -
     }
     if decision.allowed() {
         decision = judge_annotations(change, decision);
+    }
+    if let Some(beside) = beside(change).filter(|_| decision.allowed()) {
+        decision = judge_beside(change, &beside, facts, decision);
     }
     if decision.allowed() {
         decision.warnings.extend(message::needed_by_rollbacks(&facts.rollback_targets));
@@ -159,18 +172,27 @@ fn rollback_targets(change: &CatalogChange<'_>, guard: Guard) -> Option<TargetsO
 fn taken(change: &CatalogChange<'_>, format: Format) -> (Code, BTreeSet<EntryName>) {
     let mut taken = change.diff.removed.clone();
     let code = if taken.is_empty() { Code::EntryReplaced } else { Code::EntryInUse };
-    if !change.diff.replaced.is_empty() {
-        let prior = change.old.as_ref().and_then(|old| revision::prior(&old.object));
-        let prior = prior.and_then(|prior| Catalog::parse(format, &prior.content).ok()).unwrap_or_default();
-        taken.extend(change.diff.replaced.iter().filter(|entry| !restores(change, &prior, entry)).cloned());
-    }
+    taken.extend(change.diff.replaced.difference(&gone_back(change, format)).cloned());
     (code, taken)
 }
 
-/// Whether a replaced entry goes back to a fingerprint that the prior revision had: a rollback is never MG102.
-fn restores(change: &CatalogChange<'_>, prior: &Catalog, entry: &EntryName) -> bool {
-    let Some(Declared::Catalog(_, new)) = change.new.as_ref().map(|new| &new.declared) else { return false };
-    new.agrees(prior, entry)
+/// The replaced entries that go back to a fingerprint which the prior revision had: a rollback is never MG102.
+fn gone_back(change: &CatalogChange<'_>, format: Format) -> BTreeSet<EntryName> {
+    let replaced = &change.diff.replaced;
+    let (Some(old), Some(new)) = (&change.old, &change.new) else { return BTreeSet::new() };
+    if replaced.is_empty() {
+        return BTreeSet::new();
+    }
+    match revision::prior(&old.object).ok().flatten().map(|prior| (prior.place, prior.head.digest)) {
+        Some((Place::Here(content), _)) => {
+            let prior = Catalog::parse(format, &content).unwrap_or_default();
+            let Declared::Catalog(_, new) = &new.declared else { return BTreeSet::new() };
+            replaced.iter().filter(|entry| new.agrees(&prior, entry)).cloned().collect()
+        }
+        // All of it goes back, or nobody can tell.
+        Some((Place::Beside(_), digest)) if digest == revision::asked(new).1 => replaced.clone(),
+        Some((Place::Beside(_), _)) | None => BTreeSet::new(),
+    }
 }
 
 /// Denies a loss, unless the whole namespace goes.
@@ -329,11 +351,15 @@ fn judge_annotations(change: &CatalogChange<'_>, mut allowed: Decision) -> Decis
         return message::own_data(change).into();
     }
     let owned = revision::owned(change, &Retention::after(change));
-    let unkept = owned.unkept;
-    let missed = change.new.as_ref().and_then(|new| owned.changes(&new.object.metadata.annotations).into_iter().next());
-    match missed {
+    let annotations = change.new.as_ref().map(|new| &new.object.metadata.annotations);
+    let is_missed = |(name, value): &(&'static str, Option<String>)| {
+        let sent = annotations.and_then(|annotations| annotations.get(name));
+        let is_kept = |(sent, value): (&str, &String)| *name == names::PRIOR_REVISION && keeps_the_same(sent, value);
+        !sent.zip(value.as_ref()).is_some_and(is_kept)
+    };
+    match annotations.and_then(|annotations| owned.changes(annotations).into_iter().find(is_missed)) {
         None => {
-            allowed.warnings.extend(warnings(change, unkept));
+            allowed.warnings.extend(warnings(change));
             allowed
         }
         Some((name @ (names::REVISION | names::PRIOR_REVISION), _)) => message::revision_not_kept(change, name).into(),
@@ -341,8 +367,31 @@ fn judge_annotations(change: &CatalogChange<'_>, mut allowed: Decision) -> Decis
     }
 }
 
+/// MG107: the content of the revision before this one, which the annotation only names, is not there.
+fn judge_beside(change: &CatalogChange<'_>, beside: &Beside, facts: &Facts, allowed: Decision) -> Decision {
+    match &facts.beside {
+        Some(Ok(true)) => allowed,
+        Some(Ok(false)) if matches!(facts.terminating.get(&change.key.namespace), Some(Ok(true))) => allowed,
+        Some(Ok(false)) => {
+            message::revision_refused(change, &format!("there is no ControllerRevision {}", beside.name)).into()
+        }
+        Some(Err(unread)) => message::unverified(&subject(change), unread).into(),
+        None => message::unverified(&subject(change), &Unread::new("what is kept beside it", "was not read")).into(),
+    }
+}
+
+/// What `change` says is kept beside the ConfigMap, though nothing that is stored already says so.
+fn beside(change: &CatalogChange<'_>) -> Option<Beside> {
+    // A rehearsal keeps nothing.
+    let new = change.new.as_ref().filter(|_| !change.caller.dry_run && !change.caller.own)?;
+    let said = new.object.metadata.annotations.get(names::PRIOR_REVISION)?;
+    let stored = change.old.as_ref()?.object.metadata.annotations.get(names::PRIOR_REVISION);
+    let name = revision::beside(said).filter(|_| stored != Some(said))?;
+    Some(Beside { namespace: change.key.namespace.clone(), name: name.into_owned() })
+}
+
 /// What is allowed and yet worth saying.
-fn warnings(change: &CatalogChange<'_>, unkept: Option<usize>) -> Vec<String> {
+fn warnings(change: &CatalogChange<'_>) -> Vec<String> {
     let unreadable = |declared: &Declared| match declared {
         Declared::Invalid(_, error) => Some(error.to_string()),
         Declared::UnknownFormat(unknown) => Some(unknown.to_string()),
@@ -356,13 +405,9 @@ fn warnings(change: &CatalogChange<'_>, unkept: Option<usize>) -> Vec<String> {
         (Some(error), None) => Some(format!("modelguard could not read {name} before this change: {error}")),
         (None, None) => None,
     };
-    let unkept = unkept.map(|bytes| {
-        let size = bytes.div_ceil(1024);
-        format!(
-            "the revision before this change is too large to be kept beside it ({size} KiB), so this change cannot be rolled back"
-        )
-    });
-    unguarded.into_iter().chain(unkept).collect()
+    let format = change.old.as_ref().and_then(|old| old.declared.format());
+    let back = format.map(|format| gone_back(change, format)).filter(|back| !back.is_empty());
+    unguarded.into_iter().chain(back.map(|back| message::rollback::content_goes_back(&back))).collect()
 }
 
 // === helpers ===

@@ -30,6 +30,8 @@ pub enum Code {
     CatalogInUse,
     /// MG107: the prior revision was not kept.
     RevisionNotKept,
+    /// MG108: a rollback to a revision that is not kept.
+    RevisionUnknown,
     /// MG201: a reference to an entry that its catalog does not list.
     UnknownEntry,
     /// MG202: a reference to a model ConfigMap that is not there for this namespace.
@@ -152,10 +154,21 @@ pub struct Needs {
     pub left: BTreeMap<CatalogKey, Left>,
     /// ConfigMaps whose servers to list, after they have been read.
     pub served: BTreeSet<CatalogKey>,
+    /// A revision that must be kept beside its ConfigMap.
+    pub beside: Option<Beside>,
     /// The namespace whose shared catalogs to read, and who elsewhere needs them.
     pub shared_by: Option<Box<str>>,
     /// The namespace whose workloads' references to look for.
     pub residents_of: Option<Box<str>>,
+}
+
+/// What a ConfigMap says is kept beside it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Beside {
+    /// The namespace.
+    pub namespace: Box<str>,
+    /// The name of the ControllerRevision.
+    pub name: String,
 }
 
 /// A catalog that other namespaces may reference, where its own is to go.
@@ -218,6 +231,8 @@ pub struct Facts {
     pub prospect: Option<Prospect>,
     /// The catalogs that the namespace shares.
     pub shared: Option<Result<Vec<SharedCatalog>, Unread>>,
+    /// Whether the revision is kept beside its ConfigMap.
+    pub beside: Option<Result<bool, Unread>>,
     /// Who of the namespace holds entries.
     pub residents: Option<Result<Holders, Unread>>,
     /// Who holds what a server leaves, of each catalog: entries without holders are not in it.
@@ -292,7 +307,7 @@ impl Code {
     /// The HTTP status of the answer, where the rule has only one.
     pub fn status(self) -> u16 {
         match self {
-            Self::CatalogInvalid | Self::ReferenceInvalid => 422,
+            Self::CatalogInvalid | Self::ReferenceInvalid | Self::RevisionUnknown => 422,
             Self::EntrySettling => 429,
             Self::NotVerified => 503,
             Self::CatalogInUse
@@ -319,6 +334,7 @@ impl Code {
             Self::CatalogOptOut => ("MG105", "CatalogOptOut"),
             Self::CatalogInUse => ("MG106", "CatalogInUse"),
             Self::RevisionNotKept => ("MG107", "RevisionNotKept"),
+            Self::RevisionUnknown => ("MG108", "RevisionUnknown"),
             Self::UnknownEntry => ("MG201", "UnknownEntry"),
             Self::UnknownCatalog => ("MG202", "UnknownCatalog"),
             Self::NotServed => ("MG203", "NotServed"),

@@ -5,6 +5,7 @@
 //! `causes` carry the same facts for programs, for at most [`CAUSES`] of them.
 
 pub(super) mod namespace;
+pub(super) mod rollback;
 pub(super) mod server;
 
 use super::{Caller, CatalogChange, Cause, Code, Declared, Denial, Prospect, Unread, WorkloadChange};
@@ -265,6 +266,14 @@ pub(super) fn revision_not_kept(change: &CatalogChange<'_>, annotation: &str) ->
     );
     let next = "Repeat it; if that does not help, an admin looks whether the webhook revision.modelguard.dev answers.";
     let causes = vec![cause(annotation, &what)];
+    denial(Code::RevisionNotKept, Code::RevisionNotKept.status(), &change.key.name, &what, next, causes)
+}
+
+/// MG107: the revision before this change does not fit into the annotation, and could not be kept beside the ConfigMap.
+pub fn revision_refused(change: &CatalogChange<'_>, why: &str) -> Denial {
+    let what = format!("the revision before this change could not be kept, so it could not be rolled back: {why}.");
+    let next = "Remove what is in the way (a quota, a missing permission of modelguard's), and repeat it.";
+    let causes = vec![cause(names::PRIOR_REVISION, &what)];
     denial(Code::RevisionNotKept, Code::RevisionNotKept.status(), &change.key.name, &what, next, causes)
 }
 

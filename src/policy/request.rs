@@ -1,6 +1,5 @@
 //! What somebody asks for, parsed: the input of the rule book.
 
-use crate::catalog::edit::{self, Edit};
 use crate::catalog::{Catalog, CatalogError, Diff, Digest, EntryName, Format, UnknownFormat};
 use crate::guard::Guard;
 use crate::holder::ObjectId;
@@ -171,11 +170,7 @@ impl<'a> CatalogChange<'a> {
             _ => (false, false),
         };
         let unchanged = same_content && same_label;
-        let read = |object: ConfigMap<'a>| Version {
-            declared: Declared::of(&object, unchanged),
-            object,
-            digest: OnceLock::new(),
-        };
+        let read = |object: ConfigMap<'a>| Version::new(Declared::of(&object, unchanged), object);
         let (old, new) = (old.map(read), new.map(read));
         let diff = match (old.as_ref().map(|v| &v.declared), new.as_ref().map(|v| &v.declared)) {
             (Some(Declared::Catalog(was, old)), Some(Declared::Catalog(is, new))) if was == is => old.diff(new),
@@ -195,13 +190,10 @@ impl<'a> CatalogChange<'a> {
         self.old.is_some() && self.new.is_some() && !self.same_content
     }
 
-    /// The same change, had its new version been edited so.
-    pub(crate) fn edited(&self, edits: &[Edit]) -> Self {
+    /// The same change, were this what its new version stores.
+    pub(crate) fn storing(&self, content: Content<'a>) -> Self {
         let object = |version: &Version<'a>| version.object.clone();
-        let new = self.new.as_ref().map(object).map(|mut new| {
-            edit::apply(edits.iter().cloned(), &mut new.content);
-            new
-        });
+        let new = self.new.as_ref().map(object).map(|new| ConfigMap { content, ..new });
         Self::new(self.key.clone(), self.old.as_ref().map(object), new, self.caller)
     }
 
@@ -224,7 +216,16 @@ impl<'a> CatalogChange<'a> {
 
 // === impl Version ===
 
-impl Version<'_> {
+impl<'a> Version<'a> {
+    /// What is stored, read on its own.
+    pub fn stored(object: ConfigMap<'a>) -> Self {
+        Self::new(Declared::of(&object, false), object)
+    }
+
+    fn new(declared: Declared, object: ConfigMap<'a>) -> Self {
+        Self { object, declared, digest: OnceLock::new() }
+    }
+
     /// Whose workloads may reference the catalog `key`, were this what is stored.
     pub(crate) fn sharing(&self, key: &CatalogKey) -> Sharing {
         Sharing::new(&key.namespace, self.object.metadata.annotations.get(names::SHARED_WITH))

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+mod rollback;
 mod targets;
 
 const EPOCH: &str = "e1";
@@ -93,7 +94,7 @@ impl Case {
         let old = self.old.as_deref().map(|json| ConfigMap::parse(json).unwrap());
         let mut new = self.new.as_deref().map(|json| ConfigMap::parse(json).unwrap());
         let change = CatalogChange::new(key(), old.clone(), new.clone(), self.caller);
-        for (name, value) in mutate(&change, &self.terms()).annotations {
+        for (name, value) in mutate(&change, None, &self.terms()).annotations {
             let annotations = &mut new.as_mut().unwrap().metadata.annotations;
             match value {
                 Some(value) => annotations.insert(name, value),
@@ -396,7 +397,7 @@ fn a_replaced_entry_may_go_back_to_what_it_was() {
     let second = json(Some("keys"), NONE, r#"{"v1":"x","v2":"b"}"#);
     let mut new = ConfigMap::parse(&second).unwrap();
     for (name, value) in
-        mutate(&CatalogChange::new(key(), Some(old.clone()), Some(new.clone()), Caller::default()), &terms())
+        mutate(&CatalogChange::new(key(), Some(old.clone()), Some(new.clone()), Caller::default()), None, &terms())
             .annotations
     {
         new.metadata.annotations.insert(name, value.unwrap());
@@ -404,37 +405,10 @@ fn a_replaced_entry_may_go_back_to_what_it_was() {
     let case = Case::new(None, None).held(&[("v1", 1)]);
     let mut back = old.clone();
     let change = CatalogChange::new(key(), Some(new.clone()), Some(back.clone()), Caller::default());
-    for (name, value) in mutate(&change, &terms()).annotations {
+    for (name, value) in mutate(&change, None, &terms()).annotations {
         back.metadata.annotations.insert(name, value.unwrap());
     }
     assert_eq!(code(&case.judge(Some(new), Some(back))), None);
-}
-
-#[test]
-fn a_revision_that_is_too_large_to_be_kept_is_warned_of() {
-    let keys = Some("keys");
-    let applied = |kib: usize| format!(r#"{{"kubectl.kubernetes.io/last-applied":"{}"}}"#, "x".repeat(kib << 10));
-    let data = |kib: usize, more: &str| format!(r#"{{"v1":"{}"{more}}}"#, "x".repeat(kib << 10));
-    for (what, old, copy, warned) in [
-        ("it fits beside kubectl's copy", 100, 100, false),
-        ("it does not", 120, 120, true),
-        ("it fits without that copy", 200, 0, false),
-        ("it never fits", 250, 0, true),
-    ] {
-        let stored = || Some(json(keys, NONE, &data(old, "")));
-        let changed = Some(json(keys, &applied(copy), &data(old, r#","v2":"b""#)));
-        let decision = Case::new(stored(), changed).decide();
-        assert!(decision.allowed(), "{what}: {decision:?}");
-        let warning = format!(
-            "the revision before this change is too large to be kept beside it ({} KiB), so this change cannot be rolled back",
-            old + 1
-        );
-        assert_eq!(decision.warnings, if warned { vec![warning] } else { Vec::new() }, "{what}");
-        let kept = Case::new(stored(), Some(json(keys, &applied(copy), &data(old, "")))).decide();
-        assert_eq!(kept.warnings, [""; 0], "{what}, and the content stays");
-    }
-    let first = Case::new(Some(json(None, NONE, &data(250, ""))), Some(json(keys, NONE, &data(250, "")))).decide();
-    assert_eq!((first.allowed(), first.warnings), (true, Vec::new()), "its first revision");
 }
 
 #[test]

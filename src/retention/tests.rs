@@ -51,13 +51,17 @@ impl Stored {
     }
 
     /// What the mutating webhook makes of a write, which it makes nothing more of when it is asked again.
-    fn mutated(&self, new: &Value, caller: Caller) -> (Value, Mutation) {
+    fn mutated(&self, new: &Value, caller: Caller) -> (Value, Decision) {
         let (old, mut made) = (self.object.to_string(), new.clone());
-        let first = policy::mutate(&Self::change(&old, &new.to_string(), caller), &self.terms());
+        let sent = new.to_string();
+        let change = Self::change(&old, &sent, caller);
+        let first = policy::mutate(&change, None, &self.terms());
         make(&mut made, &first);
-        let again = policy::mutate(&Self::change(&old, &made.to_string(), caller), &self.terms());
-        assert!(again.annotations.is_empty() && again.edits.is_empty(), "asked again: {again:?} of {made:#}");
-        (made, first)
+        let json = made.to_string();
+        let change = Self::change(&old, &json, caller);
+        let again = policy::mutate(&change, None, &self.terms());
+        assert!(again.annotations.is_empty() && again.content.is_none(), "asked again: {again:?} of {made:#}");
+        (made, first.decision)
     }
 
     /// What the validating webhook says of it.
@@ -76,12 +80,12 @@ impl Stored {
 
     /// Writes through both; gives the warnings of the mutating one, or the code of the denial.
     fn write(&mut self, new: &Value, caller: Caller) -> Result<Vec<String>, &'static str> {
-        let (made, mutation) = self.mutated(new, caller);
+        let (made, said) = self.mutated(new, caller);
         match self.judged(&made, caller).denial {
             Some(denial) => Err(denial.code.id()),
             None => {
                 self.object = made;
-                Ok(mutation.decision.warnings)
+                Ok(said.warnings)
             }
         }
     }
@@ -129,7 +133,7 @@ fn held() -> Holders {
     Holders { workloads: vec![workload], workloads_total: 1, pods_total: 0 }
 }
 
-fn make(object: &mut Value, mutation: &Mutation) {
+fn make(object: &mut Value, mutation: &Mutation<'_>) {
     let set = |map: &mut Value, key: &str, value: Option<&String>| {
         let map = map.as_object_mut().unwrap();
         match value {
@@ -140,8 +144,8 @@ fn make(object: &mut Value, mutation: &Mutation) {
     for (name, value) in &mutation.annotations {
         set(&mut object["metadata"]["annotations"], name, value.as_ref());
     }
-    for Edit { key, value, .. } in &mutation.edits {
-        set(&mut object["data"], key, value.as_ref());
+    if let Some(content) = &mutation.content {
+        object["data"] = content.data.iter().map(|(key, value)| (key.to_owned(), Value::from(value))).collect();
     }
 }
 
@@ -264,8 +268,8 @@ fn what_is_retained_goes_whatever_the_guard_is_by_then() {
 #[test]
 fn what_cannot_be_kept_is_denied_with_the_reason() {
     let mut stored = Stored::yaml(&listed(&["v1", "v2"]));
-    let (made, mutation) = stored.mutated(&with_data(&stored, "null"), Caller::default());
-    assert!(mutation.edits.is_empty());
+    let (made, _) = stored.mutated(&with_data(&stored, "null"), Caller::default());
+    assert_eq!(made["data"], with_data(&stored, "null")["data"]);
     let denial = stored.judged(&made, Caller::default()).denial.unwrap();
     assert_eq!(denial.code.id(), "MG101");
     assert!(denial.message.contains("It cannot be deferred: key \"models.yaml\", line 1"), "{}", denial.message);

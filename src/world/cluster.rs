@@ -5,7 +5,10 @@
 //! lift ──merge patch with metadata.resourceVersion──▶ 409 when somebody was faster
 //! epoch, holders, prospect ──▶ what the watches say (never allows a removal by itself)
 //! settle, announce ──queue──▶ controller
+//! revision, keep, is_beside ──▶ ControllerRevisions ([`history`])
 //! ```
+
+pub mod history;
 
 use crate::catalog::{EntryName, Format};
 use crate::controller::{Progress, Refused, Wanted};
@@ -17,13 +20,16 @@ use crate::metrics::{EventLoss, Metrics};
 use crate::names;
 use crate::object::{Content, Workload};
 use crate::policy::{
-    CurrentEpoch, Declared, HoldersOf, Lift, Prospect, Requester, SharedCatalog, Stored, TargetsOf, Unread,
+    Beside, CurrentEpoch, Declared, HoldersOf, Lift, Prospect, Requester, SharedCatalog, Stored, TargetsOf, Unread,
 };
 use crate::reference::{CatalogKey, Left, Server};
+use crate::revision::Keep;
+use crate::revision::restore::{Found, Seek};
 use crate::sharing::Sharing;
 use crate::usage::Usage;
-use crate::world::{LiftError, World};
+use crate::world::{KeepError, LiftError, World};
 use base64::Engine as _;
+use history::Archive;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
@@ -53,6 +59,8 @@ pub struct Cluster {
     pub progress: Progress,
     /// Where removals that were refused for want of a proof go.
     pub refused: mpsc::Sender<Refused>,
+    /// What is kept beside model ConfigMaps.
+    pub history: Archive,
     /// Where events go.
     pub events: mpsc::Sender<Event>,
     /// Where it is counted what becomes of them.
@@ -201,6 +209,18 @@ impl World for Cluster {
         // A full queue means that many are being settled already; the client asks again anyway.
         let wanted = Wanted::Removal(entries);
         let _ = self.refused.try_send(Refused { catalog: catalog.clone(), wanted, at: Instant::now() });
+    }
+
+    async fn revision(&self, seek: &Seek) -> Result<Found, Unread> {
+        self.history.revision(seek).await
+    }
+
+    async fn keep(&self, keep: &Keep<'_>) -> Result<(), KeepError> {
+        self.history.keep(keep).await
+    }
+
+    async fn is_beside(&self, beside: &Beside) -> Result<bool, Unread> {
+        self.history.has(beside).await
     }
 
     fn announce(&self, event: Event) {

@@ -29,13 +29,15 @@ use crate::holder::{Holders, ObjectId};
 use crate::names;
 use crate::object::Workload;
 use crate::policy::{
-    CatalogChange, CurrentEpoch, Declared, HoldersOf, Lift, Proof, Prospect, Requester, SharedCatalog, Stored,
+    Beside, CatalogChange, CurrentEpoch, Declared, HoldersOf, Lift, Proof, Prospect, Requester, SharedCatalog, Stored,
     TargetsOf, Unread,
 };
 use crate::reference::{CatalogKey, Left, Server};
+use crate::revision::Keep;
+use crate::revision::restore::{Found, Seek};
 use crate::sharing::Sharing;
 use crate::usage::{Epoch, Usage};
-use crate::world::{LiftError, World};
+use crate::world::{KeepError, LiftError, World};
 use folder::Files;
 use parking_lot::RwLock;
 use snapshot::Snapshot;
@@ -220,6 +222,20 @@ impl World for Standalone {
     }
 
     fn settle(&self, _: &CatalogKey, _: BTreeSet<EntryName>) {}
+
+    /// Beside a manifest nothing is kept.
+    async fn revision(&self, _: &Seek) -> Result<Found, Unread> {
+        Ok(Found::Unknown(Vec::new()))
+    }
+
+    async fn keep(&self, _: &Keep<'_>) -> Result<(), KeepError> {
+        Ok(())
+    }
+
+    /// Whoever keeps manifests keeps their history, too: no change is denied for want of one.
+    async fn is_beside(&self, _: &Beside) -> Result<bool, Unread> {
+        Ok(true)
+    }
 
     fn announce(&self, _: Event) {}
 }

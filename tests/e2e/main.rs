@@ -21,6 +21,7 @@ mod races;
 mod references;
 mod replicas;
 mod revision;
+mod rollback;
 mod scene;
 mod servers;
 mod stage;
@@ -86,6 +87,7 @@ fn all() -> Vec<Test> {
         races::tests,
         replicas::tests,
         revision::tests,
+        rollback::tests,
         servers::tests,
         strictness::tests,
         targets::tests,

@@ -5,17 +5,17 @@
 
 use super::state::{ENTRIES, Entries, Mark, Marks, Need, Stored};
 use jiff::Timestamp;
-use modelguard::catalog::{EntryName, edit};
+use modelguard::catalog::EntryName;
 use modelguard::guard::{Guard, WhileInUse};
 use modelguard::holder::{Hold, Holders, ObjectId, Workload as Holding};
 use modelguard::names;
 use modelguard::object::{ConfigMap, HolderKind, Workload};
 use modelguard::policy::{
-    self, Caller, CatalogChange, CurrentEpoch, Declared, Facts, Prospect, Request, Terms, WorkloadChange,
+    self, Caller, CatalogChange, CurrentEpoch, Declared, Facts, Mutation, Prospect, Request, Terms, WorkloadChange,
 };
 use modelguard::reference::CatalogKey;
 use modelguard::retention::{Retained, Retention};
-use modelguard::revision;
+use modelguard::revision::{self, Place};
 use modelguard::sharing::Sharing;
 use modelguard::usage::{Epoch, Plan, Settler, SettlingId, State, Usage, View, Why};
 use serde_json::{Map, Value, json};
@@ -164,11 +164,11 @@ impl Real {
             }
             if changed.mutated {
                 let change = CatalogChange::new(key(), old.clone(), new.clone(), caller);
-                let mutation = policy::mutate(&change, &terms);
-                if let Some(new) = &mut new {
-                    edit::apply(mutation.edits, &mut new.content);
+                let Mutation { annotations, content, .. } = policy::mutate(&change, None, &terms);
+                if let Some((new, content)) = new.as_mut().zip(content) {
+                    new.content = content;
                 }
-                for (name, value) in mutation.annotations {
+                for (name, value) in annotations {
                     let annotations = &mut new.as_mut().unwrap().metadata.annotations;
                     match value {
                         Some(value) => annotations.insert(name, value),
@@ -425,7 +425,10 @@ fn stored_of(object: &ConfigMap<'_>) -> Stored {
         data: data(&object.content.data),
         usage: marks_of(&Usage::parse(object.metadata.annotations.get(names::USAGE))),
         retained: Retained::of(object).entries().iter().map(bit).sum(),
-        prior: revision::prior(object).map(|prior| data(&prior.content.data)),
+        prior: revision::prior(object).unwrap().map(|prior| match prior.place {
+            Place::Here(content) => data(&content.data),
+            Place::Beside(name) => panic!("{name} keeps what is small"),
+        }),
     }
 }
 

@@ -6,12 +6,14 @@ use modelguard::guard::Guard;
 use modelguard::holder::{self, Hold, Holders, ObjectId};
 use modelguard::object::{Content, Workload};
 use modelguard::policy::{
-    CurrentEpoch, Declared, HoldersOf, Lift, Prospect, Requester, SharedCatalog, Stored, TargetsOf, Unread,
+    Beside, CurrentEpoch, Declared, HoldersOf, Lift, Prospect, Requester, SharedCatalog, Stored, TargetsOf, Unread,
 };
 use modelguard::reference::{CatalogKey, Left, Server};
+use modelguard::revision::restore::{Found, Seek};
+use modelguard::revision::{Keep, Kept};
 use modelguard::sharing::Sharing;
 use modelguard::usage::{Epoch, Usage};
-use modelguard::world::{LiftError, World};
+use modelguard::world::{KeepError, LiftError, World};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tokio::sync::watch;
@@ -49,6 +51,10 @@ pub(crate) struct State {
     pub(crate) reads: usize,
     /// What was asked to be settled.
     pub(crate) settled: Vec<(CatalogKey, BTreeSet<EntryName>)>,
+    /// What is kept beside ConfigMaps.
+    pub(crate) kept: Vec<Kept<'static>>,
+    /// Why nothing can be kept there.
+    pub(crate) keeps_nothing: Option<String>,
     /// What was announced.
     pub(crate) events: Vec<Event>,
     /// Whether reading the epoch panics: a defect.
@@ -185,6 +191,31 @@ impl World for Fake {
 
     fn settle(&self, catalog: &CatalogKey, entries: BTreeSet<EntryName>) {
         self.state.lock().settled.push((catalog.clone(), entries));
+    }
+
+    async fn revision(&self, seek: &Seek) -> Result<Found, Unread> {
+        self.read().await;
+        let state = self.state.lock();
+        let found = state.kept.iter().find(|kept| kept.config_map == seek.config_map);
+        Ok(match found.and_then(|kept| kept.revision(&seek.uid, seek.number)) {
+            Some(revision) => Found::Revision(Box::new(revision.into_owned())),
+            None => Found::Unknown(state.kept.iter().flat_map(|kept| &kept.written).map(|it| it.revision).collect()),
+        })
+    }
+
+    async fn keep(&self, keep: &Keep<'_>) -> Result<(), KeepError> {
+        self.read().await;
+        let mut state = self.state.lock();
+        if let Some(refusal) = &state.keeps_nothing {
+            return Err(KeepError::Refused(refusal.clone()));
+        }
+        state.kept.push(keep.kept().into_owned());
+        Ok(())
+    }
+
+    async fn is_beside(&self, beside: &Beside) -> Result<bool, Unread> {
+        self.read().await;
+        Ok(self.state.lock().kept.iter().any(|kept| kept.name() == beside.name))
     }
 
     fn announce(&self, event: Event) {

@@ -261,6 +261,30 @@ check_policies() {
   done
 }
 
+# What our own identity may write of ControllerRevisions: those that keep revisions of model ConfigMaps.
+check_revisions() {
+  local name
+  for name in ours theirs; do
+    printf '{"apiVersion":"apps/v1","kind":"ControllerRevision","metadata":{"name":"%s","namespace":"prod"},"revision":1,"data":{}}' \
+      "$name" >"$work/$name.json"
+  done
+  sed -i 's/"name":"ours"/&,"labels":{"modelguard.dev\/history-of":"models"}/' "$work/ours.json"
+  passes 'somebody makes a ControllerRevision' ask create -f "$work/theirs.json"
+  passes 'we keep a revision' own create -f "$work/ours.json"
+  passes 'we mark a revision' own patch controllerrevision ours --type merge -p "$(metadata annotations note '"x"')"
+  refuses 'we give it an owner' 'neither owners' own patch controllerrevision ours --type merge -p \
+    '{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"ordinary","uid":"1"}]}}'
+  refuses 'we take its label' 'revisions of model ConfigMaps only' \
+    own patch controllerrevision ours --type merge -p "$(metadata labels modelguard.dev/history-of null)"
+  refuses 'we take over another one' 'revisions of model ConfigMaps only' \
+    own patch controllerrevision theirs --type merge -p "$(metadata labels modelguard.dev/history-of '"models"')"
+  refuses 'we delete another one' 'revisions of model ConfigMaps only' own delete controllerrevision theirs
+  passes 'we delete a revision' own delete controllerrevision ours
+  sed -i 's/theirs/more/' "$work/theirs.json"
+  refuses 'we make another one' 'revisions of model ConfigMaps only' own create -f "$work/theirs.json"
+  passes 'somebody deletes theirs' ask delete controllerrevision theirs
+}
+
 # refuses CASE TEXT COMMAND...: a policy of the chart refuses it, and says TEXT.
 refuses() {
   fails "$1" "$2" "${@:3}"
@@ -390,14 +414,16 @@ check_rights() {
       can_i "$verb" "$resource" --all-namespaces || failed "it may not $verb $resource"
     done
   done
-  for resource in configmaps namespaces deployments.apps statefulsets.apps replicasets.apps; do
+  for resource in configmaps namespaces deployments.apps statefulsets.apps replicasets.apps controllerrevisions.apps; do
     can_i get "$resource" --all-namespaces || failed "it may not get $resource"
   done
-  for resource in pods replicationcontrollers daemonsets.apps controllerrevisions.apps \
-    jobs.batch cronjobs.batch; do
+  for resource in pods replicationcontrollers daemonsets.apps jobs.batch cronjobs.batch; do
     ! can_i get "$resource" -n prod || failed "it may get $resource"
   done
   can_i patch configmaps --all-namespaces || failed 'it may not patch ConfigMaps'
+  for verb in create patch delete; do
+    can_i "$verb" controllerrevisions.apps --all-namespaces || failed "it may not $verb ControllerRevisions"
+  done
   for resource in validatingwebhookconfigurations mutatingwebhookconfigurations; do
     passes "it lists its $resource" own get "$resource" --field-selector metadata.name=modelguard
     passes "it watches its $resource" own get "$resource" --field-selector metadata.name=modelguard --watch --request-timeout 1s
