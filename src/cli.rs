@@ -7,6 +7,7 @@ mod demo;
 mod exit;
 mod output;
 mod review;
+mod rollback;
 mod serve;
 
 pub use exit::Exit;
@@ -33,6 +34,8 @@ enum Command {
     Audit(audit::Args),
     /// Replay an incident over HTTPS, without and with modelguard; needs no cluster
     Demo(demo::Args),
+    /// Restore a model ConfigMap, and the app with it; ends with 1 if that is denied
+    Rollback(rollback::Args),
     /// Judge a saved AdmissionReview by a folder of manifests; ends with 1 if it is denied
     Review(review::Args),
 }
@@ -47,6 +50,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Audit(args) => audit::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Review(args) => review::run(&args),
+        Command::Rollback(args) => rollback::run(&args),
     }
 }
 

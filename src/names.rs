@@ -19,6 +19,8 @@ pub const RETAINED: &str = "modelguard.dev/retained";
 pub const RETIRE: &str = "modelguard.dev/retire";
 /// Asks the mutating webhook to restore a revision in the same write: `prior`, or its number; never stored.
 pub const ROLLBACK_TO: &str = "modelguard.dev/rollback-to";
+/// What `modelguard rollback --with` is in the middle of, one JSON object; set and removed as its user.
+pub const ROLLING_BACK: &str = "modelguard.dev/rolling-back";
 /// The annotations whose value only modelguard decides: what a client sends for them is replaced, or done.
 pub const OWNED: [&str; 6] = [REVISION, PRIOR_REVISION, USAGE, RETAINED, RETIRE, ROLLBACK_TO];
 

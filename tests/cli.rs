@@ -35,6 +35,7 @@ fn the_help_is_the_committed_one() {
         (&["audit", "--help"], "help-audit.txt"),
         (&["demo", "--help"], "help-demo.txt"),
         (&["review", "--help"], "help-review.txt"),
+        (&["rollback", "--help"], "help-rollback.txt"),
     ] {
         let output = modelguard(args);
         assert_eq!(output.status.code(), Some(0), "{args:?}");
@@ -55,6 +56,8 @@ fn what_is_typed_wrongly_ends_with_2_and_says_what_was_expected() {
         (&["serve", "--standalone", "a", "--kubeconfig", "b"], "cannot be used with '--kubeconfig <FILE>'"),
         (&["demo", "-o", "xml"], "[possible values: table, json, yaml]"),
         (&["review", "review.json"], "--world <DIR>"),
+        (&["rollback", "models", "--to", "latest"], "expected `prior` or the number of a revision"),
+        (&["rollback", "models", "--with", "api"], "expected deployment/NAME or rollout/NAME"),
         (&["audit", "prod"], "unexpected argument 'prod'"),
     ] {
         let output = modelguard(args);

@@ -43,7 +43,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
 
 /// What two looks agree on; where the first finds nothing, there is no need for another.
 async fn audit(args: &Args) -> anyhow::Result<Findings> {
-    let client = connect::client(args.kubeconfig.as_deref()).await?;
+    let client = connect::cluster(args.kubeconfig.as_deref(), None).await?.client;
     let name = &args.webhook_configuration;
     let first = look(&client, name).await?;
     if first.total() == 0 {

@@ -125,7 +125,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         let world = Standalone::open(dir, args.guard(), CarriedUsage::Ignored).await?;
         return answer(&args, world, None, counted, readiness, shutdown, tasks).await;
     }
-    let client = connect::client(args.kubeconfig.as_deref()).await?;
+    let client = connect::cluster(args.kubeconfig.as_deref(), None).await?.client;
     let own_username = hello(&client).await?;
     tracing::info!(username = own_username, version = env!("CARGO_PKG_VERSION"), "connected to the API server");
     let cluster = spawn_cluster(client, &args, &metrics, &shutdown, &mut tasks);
@@ -280,7 +280,7 @@ async fn never_ends(task: impl Future<Output = ()>) -> Result<(), Infallible> {
 }
 
 /// Reads a duration as `60s`, `1m30s` or `500ms`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let span: jiff::SignedDuration = text.parse().map_err(|_| "expected a duration such as 60s or 1m30s".to_owned())?;
     Duration::try_from(span).map_err(|_| "expected a duration that is not negative".to_owned())
 }

@@ -1,12 +1,12 @@
 //! `whileInUse: Defer`: a release that does all at once loses nothing, and the catalog becomes what was asked for.
 
+use crate::moments;
 use crate::scene::{Scene, Setup, Test, own};
 use crate::support::builders::{deployment, extraction, extraction_models, keys, manifest};
 use crate::support::kubectl::Output;
 use crate::support::leftovers::Dir;
 use crate::support::wait::until;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 const MODELS: &str = "extraction-models";
@@ -23,10 +23,10 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 fn a_combined_release_loses_nothing(scene: &Scene<'_>) {
+    let since = moments::now(scene);
     helm(scene, "v2", 1).ok();
     scene.rolled_out("deployment/extraction-api");
     scene.armed();
-    let since = revision(scene);
     helm(scene, "v3", 1).ok();
     let stored = scene.get("configmap", MODELS);
     assert_eq!(stored["data"]["models.yaml"], extraction(&["v3", "v2"]), "nobody took v2 from the old pods");
@@ -41,19 +41,19 @@ fn a_combined_release_loses_nothing(scene: &Scene<'_>) {
     let kept = annotation(&stored, "prior-revision");
     let kept: Value = serde_json::from_str(kept.as_str().expect("a prior revision")).expect("JSON");
     assert_eq!(kept["payload"]["data"]["models.yaml"], extraction(&["v2"]));
-    nothing_dangled(scene, &since);
+    moments::nothing_dangled(scene, &since, &moments::APPS);
 }
 
 /// The new version takes for ever to become available, and is given up.
 fn a_rollback_in_the_middle_loses_nothing(scene: &Scene<'_>) {
+    let since = moments::now(scene);
     helm(scene, "v2", 1).ok();
     scene.rolled_out("deployment/extraction-api");
     scene.armed();
-    let since = revision(scene);
     helm(scene, "v3", 500).ok();
     until("a pod of the new version runs", || {
         let pods = scene.kubectl(["get", "pods", "-o", "json"]).run().json();
-        let count = |version: &str| items(&pods).filter(|pod| uses(pod).contains(&reference(version))).count();
+        let count = |version: &str| items(&pods).filter(|pod| moments::uses(pod).contains(&reference(version))).count();
         if count("v3") > 0 && count("v2") > 0 { Ok(()) } else { Err(pods.to_string()) }
     });
     let args = ["rollback", "extraction", "1", "-n", &scene.namespace.name];
@@ -63,7 +63,7 @@ fn a_rollback_in_the_middle_loses_nothing(scene: &Scene<'_>) {
     assert_eq!(annotation(&stored, "retained"), r#"["extraction@v3"]"#, "v2 is asked for again");
     scene.rolled_out("deployment/extraction-api");
     until_listed(scene, &["v2"]);
-    nothing_dangled(scene, &since);
+    moments::nothing_dangled(scene, &since, &moments::APPS);
 }
 
 fn whoever_owns_the_data_goes_on_to(scene: &Scene<'_>) {
@@ -142,72 +142,10 @@ fn until_listed(scene: &Scene<'_>, versions: &[&str]) {
     });
 }
 
-fn annotation(object: &Value, name: &str) -> Value {
-    object["metadata"]["annotations"][format!("modelguard.dev/{name}")].clone()
-}
-
-// === every moment ===
-
-/// The revision of the whole store.
-fn revision(scene: &Scene<'_>) -> String {
-    let url = format!("/api/v1/namespaces/{}/configmaps?limit=1", scene.namespace.name);
-    let list = scene.at.cluster.kubectl(["get", "--raw", &url]).run().json();
-    list["metadata"]["resourceVersion"].as_str().expect("a revision").to_owned()
-}
-
-/// At no moment since `since` did a pod, or the app's template, reference a version that was not listed.
-fn nothing_dangled(scene: &Scene<'_>, since: &str) {
-    let namespace = &scene.namespace.name;
-    let resources = [
-        format!("/api/v1/namespaces/{namespace}/configmaps"),
-        format!("/api/v1/namespaces/{namespace}/pods"),
-        format!("/apis/apps/v1/namespaces/{namespace}/deployments"),
-    ];
-    let mut events: Vec<_> = resources.iter().flat_map(|url| history(scene, url, since)).collect();
-    // One counter numbers the revisions of everything.
-    events.sort_by_key(|event| number(&event["object"]));
-    let mut listed: BTreeSet<String> = ["extraction@v2".to_owned()].into();
-    let mut needed: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let mut moments = 0;
-    for event in &events {
-        let object = &event["object"];
-        let id = format!("{} {}", object["kind"], object["metadata"]["name"]);
-        if object["kind"] == "ConfigMap" && object["metadata"]["name"] == MODELS {
-            let text = object["data"]["models.yaml"].as_str().unwrap_or_default();
-            let versions = text.lines().filter_map(|line| line.trim().strip_prefix("version: "));
-            listed = versions.map(|version| format!("extraction@{version}")).collect();
-        } else if event["type"] == "DELETED" {
-            needed.remove(&id);
-        } else {
-            needed
-                .insert(id, uses(object).into_iter().filter_map(|it| Some(it.split_once(':')?.1.to_owned())).collect());
-        }
-        let dangling: Vec<_> = needed.iter().filter(|(_, entries)| !entries.is_subset(&listed)).collect();
-        assert!(dangling.is_empty(), "{dangling:?} while {listed:?} was listed, at {event:#}");
-        moments += 1;
-    }
-    assert!(moments > 10 && !needed.is_empty(), "a release has more moments than {moments}");
-}
-
-/// All that happened to a resource since `since`.
-fn history(scene: &Scene<'_>, url: &str, since: &str) -> Vec<Value> {
-    let url = format!("{url}?watch=1&resourceVersion={since}&timeoutSeconds=2");
-    let output = scene.at.cluster.kubectl(["get", "--raw", &url]).run().ok();
-    let events = output.stdout.lines().map(|line| serde_json::from_str::<Value>(line).expect("an event a line"));
-    events.inspect(|event| assert_ne!(event["type"], "ERROR", "{event:#}")).collect()
-}
-
-fn number(object: &Value) -> u64 {
-    object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).expect("a number")
-}
-
-/// What the annotation of a pod, or of a pod template, says.
-fn uses(object: &Value) -> Vec<String> {
-    let template = &object["spec"]["template"]["metadata"]["annotations"]["modelguard.dev/uses"];
-    let own = &object["metadata"]["annotations"]["modelguard.dev/uses"];
-    [template, own].into_iter().filter_map(|it| it.as_str().map(str::to_owned)).collect()
-}
-
 fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list["items"].as_array().into_iter().flatten()
+}
+
+fn annotation(object: &Value, name: &str) -> Value {
+    object["metadata"]["annotations"][format!("modelguard.dev/{name}")].clone()
 }

@@ -14,6 +14,7 @@ mod events;
 mod findings;
 mod forgery;
 mod incident;
+mod moments;
 mod namespaces;
 mod optin;
 mod proofs;
@@ -22,6 +23,7 @@ mod references;
 mod replicas;
 mod revision;
 mod rollback;
+mod rolling_back;
 mod scene;
 mod servers;
 mod stage;
@@ -88,6 +90,7 @@ fn all() -> Vec<Test> {
         replicas::tests,
         revision::tests,
         rollback::tests,
+        rolling_back::tests,
         servers::tests,
         strictness::tests,
         targets::tests,
