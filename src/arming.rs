@@ -87,6 +87,12 @@ impl Arming {
         Self { rollback_targets, ..Self::default() }
     }
 
+    /// The same, were rollback targets treated like this.
+    #[must_use]
+    pub fn under(self, rollback_targets: RollbackTargets) -> Self {
+        Self { rollback_targets, ..self }
+    }
+
     /// A configuration was read, or its watch told of it, at `now`; `None` if there is none of that name.
     /// Says whether that is news.
     pub fn configuration(&mut self, which: Webhooks, found: Option<Configuration>, now: Duration) -> bool {
@@ -245,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_proof_that_did_not_ask_for_rollback_targets_is_none_where_these_hold() {
-        let under = |rollback_targets| epoch(&Arming { rollback_targets, ..armed() }, S(1)).unwrap();
+        let under = |rollback_targets| epoch(&armed().under(rollback_targets), S(1)).unwrap();
         assert_ne!(under(RollbackTargets::Hold), under(RollbackTargets::Warn));
         assert_eq!(under(RollbackTargets::Ignore), under(RollbackTargets::Warn), "neither asks");
     }

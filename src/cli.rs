@@ -9,12 +9,14 @@ mod output;
 mod review;
 mod rollback;
 mod serve;
+mod status;
 
 pub use exit::Exit;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use std::num::NonZero;
+use std::path::Path;
 
 /// Release guardrails for ML models on Kubernetes.
 #[derive(Debug, Parser)]
@@ -30,6 +32,8 @@ pub struct Cli {
 enum Command {
     /// Run the admission webhook and its controller
     Serve(serve::Args),
+    /// Show model ConfigMaps: who uses each entry, and whether it may be removed
+    Status(status::Args),
     /// Look for what should not be there in a cluster; ends with 1 if there is anything
     Audit(audit::Args),
     /// Replay an incident over HTTPS, without and with modelguard; needs no cluster
@@ -40,6 +44,27 @@ enum Command {
     Review(review::Args),
 }
 
+// === impl Cli ===
+
+impl Cli {
+    /// What was typed.
+    ///
+    /// # Errors
+    /// When it is none of ours, or asks for help; the error knows what to print.
+    pub fn read() -> Result<Self, clap::Error> {
+        let mut command = Self::command().bin_name(name());
+        let typed = command.try_get_matches_from_mut(std::env::args_os())?;
+        Self::from_arg_matches(&typed).map_err(|error| error.format(&mut command))
+    }
+}
+
+/// What the user calls this program: as `kubectl-modelguard` it is a plugin of kubectl.
+fn name() -> &'static str {
+    let called = std::env::args_os().next().unwrap_or_default();
+    let is_plugin = Path::new(&called).file_stem().is_some_and(|stem| stem == "kubectl-modelguard");
+    if is_plugin { "kubectl modelguard" } else { "modelguard" }
+}
+
 /// Does what was typed.
 ///
 /// # Errors
@@ -47,6 +72,7 @@ enum Command {
 pub fn run(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Serve(args) => serve::run(args),
+        Command::Status(args) => status::run(&args),
         Command::Audit(args) => audit::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Review(args) => review::run(&args),

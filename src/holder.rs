@@ -2,7 +2,7 @@
 
 use crate::catalog::{EntryName, unescape};
 use crate::object::{HolderKind, RollbackTarget};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// What tells one object that may hold from another.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -51,7 +51,8 @@ pub struct Workload {
 /// What people keep by the annotation `modelguard.dev/hold: entry=reason, …`, for consumers that no object shows.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Hold {
-    entries: BTreeSet<EntryName>,
+    /// Each with its reason, which may be empty.
+    entries: BTreeMap<EntryName, Box<str>>,
     /// Something in it could not be read, so it may mean any entry.
     is_unclear: bool,
 }
@@ -63,10 +64,11 @@ impl Hold {
     pub fn parse(annotation: Option<&str>) -> Self {
         let mut hold = Self::default();
         for item in annotation.unwrap_or_default().split(',').map(str::trim).filter(|item| !item.is_empty()) {
-            let name = item.split_once('=').map_or(item, |(name, _)| name.trim_end());
+            let (name, reason) =
+                item.split_once('=').map_or((item, ""), |(name, why)| (name.trim_end(), why.trim_start()));
             // A typing error must not let go what people mean to keep, so it keeps everything.
             match unescape(name).ok().and_then(|name| EntryName::new(&name).ok()) {
-                Some(entry) => hold.entries.extend([entry]),
+                Some(entry) => drop(hold.entries.insert(entry, reason.into())),
                 None => hold.is_unclear = true,
             }
         }
@@ -75,7 +77,12 @@ impl Hold {
 
     /// Whether people keep `entry`.
     pub fn keeps(&self, entry: &EntryName) -> bool {
-        self.is_unclear || self.entries.contains(entry)
+        self.is_unclear || self.entries.contains_key(entry)
+    }
+
+    /// Why people keep `entry`, as they wrote it; `None` where they do not name it.
+    pub fn reason(&self, entry: &EntryName) -> Option<&str> {
+        self.entries.get(entry).map(AsRef::as_ref)
     }
 }
 
@@ -160,6 +167,13 @@ mod tests {
         assert!(keeps("a%2Cb=odd,", "a,b"));
         assert!(keeps("=no entry", "v3"));
         assert!(!Hold::parse(None).keeps(&EntryName::new("v1").unwrap()));
+    }
+
+    #[test]
+    fn a_reason_is_what_people_wrote() {
+        let hold = Hold::parse(Some("v1 = mobile clients , v2,v3="));
+        let reason = |entry| hold.reason(&EntryName::new(entry).unwrap());
+        assert_eq!(["v1", "v2", "v3", "v4"].map(reason), [Some("mobile clients"), Some(""), Some(""), None]);
     }
 
     #[test]

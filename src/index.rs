@@ -37,7 +37,7 @@ pub mod watch;
 
 pub use demand::Demand;
 pub use facts::{CatalogFacts, Facts, Listing};
-pub use live::{LiveError, everything, live, ready_servers};
+pub use live::{LiveError, everything, live, ready_servers, servers};
 
 use crate::catalog::{EntryName, Format};
 use crate::guard::RollbackTargets;
@@ -148,7 +148,7 @@ impl Index {
         changed && self.is_guarded(&id.namespace)
     }
 
-    /// The guard label is set on the namespace; its stamp changes with its UID and with when that was. Says whether
+    /// The guard label is set on the namespace; its stamp is its UID and, behind a space, when that was. Says whether
     /// that is news.
     pub fn guard(&mut self, namespace: &str, stamp: &str) -> bool {
         let list = self.list_of(Source::Namespaces);
@@ -273,6 +273,12 @@ impl Index {
     /// Whether the namespace carries the guard label.
     pub fn is_guarded(&self, namespace: &str) -> bool {
         self.guarded.contains_key(namespace)
+    }
+
+    /// When the guard label was set on the namespace, RFC 3339; empty where that is not known.
+    pub fn guarded_since(&self, namespace: &str) -> Option<&str> {
+        let (stamp, _) = self.guarded.get(namespace)?;
+        Some(stamp.split_once(' ').map_or("", |(_, since)| since))
     }
 
     /// The namespaces that carry the guard label, by name, and their stamps.

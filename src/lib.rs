@@ -18,7 +18,7 @@
 //!
 //! | room | modules | may use |
 //! |---|---|---|
-//! | domain | [`names`] [`catalog`] [`object`] [`manifest`] [`reference`](mod@reference) [`holder`] [`usage`] [`revision`] [`history`] [`retention`] [`policy`] [`sharing`] [`arming`] [`guard`] [`audit`] [`event`] | data in, data out: no I/O, no clock; time is an argument |
+//! | domain | [`names`] [`catalog`] [`object`] [`manifest`] [`reference`](mod@reference) [`holder`] [`usage`] [`revision`] [`history`] [`retention`] [`policy`] [`sharing`] [`arming`] [`guard`] [`audit`] [`status`] [`event`] | data in, data out: no I/O, no clock; time is an argument |
 //! | index | [`index`] | the same, but for `index/{resource,watch,live}`, which feed it |
 //! | Kubernetes | [`world`] [`controller`] | kube |
 //! | folder | `world/standalone` | files, and neither kube nor a clock |
@@ -71,6 +71,7 @@ pub mod retention;
 pub mod revision;
 pub mod sharing;
 pub mod shutdown;
+pub mod status;
 pub mod telemetry;
 pub mod usage;
 pub mod world;

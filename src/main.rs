@@ -1,11 +1,10 @@
 //! The `modelguard` binary: parse, run, exit code.
 
-use clap::Parser as _;
 use modelguard::cli::{self, Cli, Exit};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => return Exit::of_usage(&error).into(),
     };

@@ -25,8 +25,8 @@ pub use decision::{
     Beside, Cause, Code, CurrentEpoch, Decision, Denial, Facts, HoldersOf, Lift, Needs, Prospect, Record,
     SharedCatalog, Step, Stored, TargetsOf, Terms, Unread,
 };
-pub(crate) use message::list;
 pub use message::{REPEAT, RETRY_AFTER, not_verified, revision_refused, unverified};
+pub(crate) use message::{list, nearest};
 pub use request::{
     Caller, CatalogChange, Declared, Departure, NamespaceChange, Proof, Request, Requester, Version, WorkloadChange,
 };

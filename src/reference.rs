@@ -14,7 +14,7 @@ mod config_map;
 mod env;
 mod serves;
 
-pub use serves::{Left, Served, Server, Serves};
+pub use serves::{Left, Served, Server, ServerState, Serves};
 
 use crate::catalog::{EntryName, InvalidName};
 use crate::names;

@@ -30,6 +30,11 @@ impl Sharing {
         self.everybody || self.named.len() > 1
     }
 
+    /// The other namespaces that are named; `*` names none.
+    pub fn others<'a>(&'a self, own: &'a str) -> impl Iterator<Item = &'a str> {
+        self.named.iter().map(AsRef::as_ref).filter(move |name: &&str| *name != own && *name != "*")
+    }
+
     /// Those who lose it when it is shared as `new` says; `None` if nobody does.
     pub fn lost(&self, new: &Self) -> Option<Self> {
         let loses = !new.everybody && (self.everybody || self.named.iter().any(|name| !new.includes(name)));

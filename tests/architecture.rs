@@ -62,6 +62,8 @@ const ROOMS: &[Room] = &[
             "arming.rs",
             "audit.rs",
             "audit/",
+            "status.rs",
+            "status/",
             "event.rs",
             "guard.rs",
         ],

@@ -3,13 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+const BINARY: &str = env!("CARGO_BIN_EXE_modelguard");
+
 fn modelguard(args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_modelguard"));
+    run(Path::new(BINARY), args)
+}
+
+fn run(program: &Path, args: &[&str]) -> Output {
     // What the caller's environment says is not what is tested.
-    command.env_clear().env("HOME", "/nonexistent").args(args).output().unwrap()
+    Command::new(program).env_clear().env("HOME", "/nonexistent").args(args).output().unwrap()
 }
 
 fn stderr(output: &Output) -> String {
@@ -32,6 +38,7 @@ fn the_help_is_the_committed_one() {
     for (args, file) in [
         (&["--help"][..], "help.txt"),
         (&["serve", "--help"], "help-serve.txt"),
+        (&["status", "--help"], "help-status.txt"),
         (&["audit", "--help"], "help-audit.txt"),
         (&["demo", "--help"], "help-demo.txt"),
         (&["review", "--help"], "help-review.txt"),
@@ -59,6 +66,9 @@ fn what_is_typed_wrongly_ends_with_2_and_says_what_was_expected() {
         (&["rollback", "models", "--to", "latest"], "expected `prior` or the number of a revision"),
         (&["rollback", "models", "--with", "api"], "expected deployment/NAME or rollout/NAME"),
         (&["audit", "prod"], "unexpected argument 'prod'"),
+        (&["status", "a", "b"], "unexpected argument 'b'"),
+        (&["status", "models", "-A"], "'[CONFIGMAP]' cannot be used with '--all-namespaces'"),
+        (&["status", "-n", "prod", "-A"], "cannot be used with"),
     ] {
         let output = modelguard(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
@@ -68,11 +78,25 @@ fn what_is_typed_wrongly_ends_with_2_and_says_what_was_expected() {
 
 #[test]
 fn an_environment_that_does_not_allow_it_ends_with_2_and_one_line() {
-    for command in ["serve", "audit"] {
+    for command in ["serve", "status", "audit"] {
         let output = modelguard(&[command, "--kubeconfig", "/nonexistent/kubeconfig"]);
         assert_eq!(output.status.code(), Some(2), "{command}");
         let text = stderr(&output);
         assert!(text.starts_with("modelguard: read /nonexistent/kubeconfig: "), "{text}");
         assert_eq!(text.lines().count(), 1, "{text}");
     }
+}
+
+/// kubectl runs what is called `kubectl-modelguard` on the PATH.
+#[test]
+fn as_a_plugin_of_kubectl_it_calls_itself_what_was_typed() {
+    let dir = tempfile::tempdir().unwrap();
+    let plugin = dir.path().join("kubectl-modelguard");
+    symlink(BINARY, &plugin).unwrap();
+    let help = run(&plugin, &["status", "--help"]);
+    assert!(String::from_utf8(help.stdout).unwrap().contains("Usage: kubectl modelguard status [OPTIONS] [CONFIGMAP]"));
+    let typo = run(&plugin, &["state"]);
+    assert!(stderr(&typo).contains("Usage: kubectl modelguard <COMMAND>"), "{}", stderr(&typo));
+    let failed = run(&plugin, &["status", "--kubeconfig", "/nonexistent/kubeconfig"]);
+    assert!(stderr(&failed).starts_with("kubectl modelguard: read /nonexistent"), "{}", stderr(&failed));
 }

@@ -4,27 +4,22 @@ use crate::audit::{self, Finding, Findings};
 use crate::cli::output::{self, Format, Paint};
 use crate::cli::{Exit, block_on, connect};
 use crate::controller;
+use crate::guard::RollbackTargets;
 use crate::index;
 use anyhow::Context as _;
 use serde_json::{Value, json};
-use std::path::PathBuf;
 
 /// The columns of the table. Catalog and entry are in the text of each finding.
 const COLUMNS: [&str; 3] = ["FINDING", "OBJECT", "WHAT IS WRONG"];
 
-/// What stands between two of them, as in kubectl's tables.
-const GAP: &str = "   ";
-
 /// What `audit` was typed with.
 #[derive(clap::Args, Debug)]
+#[command(after_help = connect::RIGHTS)]
 pub(super) struct Args {
-    /// Kubeconfig file [default: the usual rules, then in cluster]; whoever it names must be allowed to list model
-    /// ConfigMaps, workloads, pods, namespaces and webhook configurations in the whole cluster
-    #[arg(long, value_name = "FILE", env = "MODELGUARD_KUBECONFIG")]
-    kubeconfig: Option<PathBuf>,
-    /// Name of the Mutating- and the ValidatingWebhookConfiguration that call the webhook
-    #[arg(long, value_name = "NAME", env = "MODELGUARD_WEBHOOK_CONFIGURATION", default_value = "modelguard")]
-    webhook_configuration: String,
+    #[command(flatten)]
+    cluster: connect::Args,
+    #[command(flatten)]
+    webhooks: connect::Webhooks,
     #[command(flatten)]
     output: output::Args,
 }
@@ -43,8 +38,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
 
 /// What two looks agree on; where the first finds nothing, there is no need for another.
 async fn audit(args: &Args) -> anyhow::Result<Findings> {
-    let client = connect::cluster(args.kubeconfig.as_deref(), None).await?.client;
-    let name = &args.webhook_configuration;
+    let client = args.cluster.connect().await?.client;
+    let name = &args.webhooks.configuration;
     let first = look(&client, name).await?;
     if first.total() == 0 {
         return Ok(first);
@@ -54,7 +49,7 @@ async fn audit(args: &Args) -> anyhow::Result<Findings> {
 
 async fn look(client: &kube::Client, name: &str) -> anyhow::Result<Findings> {
     let arming = controller::read_configurations(client, name).await.context("list the webhook configurations")?;
-    let index = index::everything(client).await?;
+    let index = index::everything(client, RollbackTargets::Ignore).await?;
     Ok(audit::look(&index, &arming, name))
 }
 
@@ -76,13 +71,9 @@ fn table(findings: &Findings, paint: Paint) -> String {
     if findings.total() == 0 {
         return "no findings\n".to_owned();
     }
-    let row = |it: &Finding| [it.kind.name().to_owned(), it.object.to_string(), it.message.replace('\n', " ")];
+    let row = |it: &Finding| [it.kind.name().to_owned(), it.object.to_string(), it.message.to_string()];
     let rows: Vec<_> = findings.listed().map(row).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let [kinds, objects] = [0, 1].map(|column| width(column).max(COLUMNS[column].len()));
-    let line = |[kind, object, text]: [&str; 3]| format!("{kind:kinds$}{GAP}{object:objects$}{GAP}{text}");
-    let lines = rows.iter().map(|row| line(row.each_ref().map(String::as_str)));
-    let mut text: String = [paint.bold(&line(COLUMNS))].into_iter().chain(lines).map(|line| line + "\n").collect();
+    let mut text = output::table(COLUMNS, &rows, paint);
     if let more @ 1.. = findings.total().saturating_sub(findings.listed().len()) {
         text += &format!("and {more} more\n");
     }

@@ -1,5 +1,6 @@
 //! Exit codes, and the one place where an error is printed.
 
+use crate::cli;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -22,17 +23,23 @@ impl Exit {
         if error.use_stderr() { Self::Unable } else { Self::Fine }
     }
 
-    /// Prints an error with all its causes on one line; a cause that the text before it repeats is said once.
+    /// Prints why it could not be done.
     pub fn of_error(error: &anyhow::Error) -> Self {
-        let mut text = String::from("modelguard");
-        for cause in error.chain().map(ToString::to_string) {
-            if !text.contains(&cause) {
-                text = format!("{text}: {cause}");
-            }
-        }
-        let _ = writeln!(std::io::stderr(), "{text}");
+        report(error);
         Self::Unable
     }
+}
+
+/// Prints an error with all its causes on one line; a cause that the text before it repeats is said once.
+pub(super) fn report(error: &anyhow::Error) {
+    let mut text = cli::name().to_owned();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    // With no one to read it there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 impl From<Exit> for ExitCode {

@@ -8,6 +8,9 @@ use std::io::{ErrorKind, IsTerminal as _, Write as _};
 /// The width that text for people is wrapped to: of every terminal, and what reads well in a wide one.
 pub(super) const WIDTH: usize = 78;
 
+/// What stands between two columns of a table, as in kubectl's.
+const GAP: &str = "   ";
+
 /// The flag that all commands which print a result have.
 #[derive(clap::Args, Clone, Copy, Debug)]
 #[group(skip)]
@@ -71,12 +74,32 @@ impl Paint {
     }
 }
 
-/// Prints to stdout. Who pipes it into `head` has read enough when that closes, which is no error.
+/// Prints to stdout.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        printed => printed.context("write to stdout"),
+    print_on(text).map(drop)
+}
+
+/// Prints to stdout; says whether anybody reads on. Who pipes it into `head` has read enough when that closes, which is
+/// no error.
+pub(super) fn print_on(text: &str) -> anyhow::Result<bool> {
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        printed => printed.map(|()| true).context("write to stdout"),
     }
+}
+
+/// Rows under their columns, a line each. The last column is as wide as its texts are.
+pub(super) fn table<const N: usize>(columns: [&str; N], rows: &[[String; N]], paint: Paint) -> String {
+    let rows: Vec<_> = rows.iter().map(|row| row.each_ref().map(|cell| cell.replace('\n', " "))).collect();
+    let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).chain([columns[at].len()]).max();
+    let widths: [_; N] = std::array::from_fn(|at| width(at).unwrap_or_default());
+    let line = |cells: [&str; N]| {
+        let cells = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join(GAP).trim_end().to_owned()
+    };
+    let lines = rows.iter().map(|row| line(row.each_ref().map(String::as_str)));
+    [paint.bold(&line(columns))].into_iter().chain(lines).map(|line| line + "\n").collect()
 }
 
 /// Breaks text at spaces, so that no line is longer than `width` characters unless one word is; keeps its lines.
@@ -113,6 +136,18 @@ mod tests {
     fn text_is_broken_at_spaces() {
         assert_eq!(wrap("one two three\n\nfour", 8), ["one two", "three", "", "four"]);
         assert_eq!(wrap("incomprehensible", 8), ["incomprehensible"]);
+    }
+
+    #[test]
+    fn a_table_is_as_wide_as_what_is_in_it() {
+        let rows = [["a", "é, long", "x\ny"], ["longer", "", ""]].map(|row| row.map(str::to_owned));
+        let expected = "\
+ONE      TWO       THREE
+a        é, long   x y
+longer
+";
+        assert_eq!(table(["ONE", "TWO", "THREE"], &rows, Paint::none()), expected);
+        assert_eq!(table(["ONE", "TWO"], &[], Paint::none()), "ONE   TWO\n");
     }
 
     #[test]

@@ -8,7 +8,6 @@ use crate::index::{self, CatalogFacts, Index};
 use crate::metrics::EntryCounts;
 use crate::policy::{Declared, Stored, Unread};
 use crate::reference::CatalogKey;
-use crate::sharing::Sharing;
 use crate::usage::{Epoch, Plan, Settler, SettlingId, State, Usage, View, Why};
 use crate::world::cluster::Cluster;
 use crate::world::{LiftError, World as _};
@@ -216,7 +215,7 @@ fn plan(cluster: &Cluster, leads: bool) -> Vec<Planned> {
     let nothing = BTreeSet::new();
     let mut counts = EntryCounts::default();
     let plan = |(key, catalog): (&CatalogKey, &CatalogFacts)| {
-        let sharing = Sharing::new(&key.namespace, catalog.shared_with.as_deref());
+        let sharing = catalog.sharing(key);
         let epoch = progress.epoch(&sharing).ok()?;
         let listing = catalog.listing.as_ref().ok();
         let entries = listing.map_or(&nothing, |listing| &listing.entries);

@@ -8,7 +8,11 @@ use crate::object::{ConfigMap, HolderKind, Owner, RollbackTarget, Workload};
 use crate::reference::{CatalogKey, References};
 use crate::retention::Retained;
 use crate::revision;
+use crate::sharing::Sharing;
 use crate::usage::Usage;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
@@ -34,12 +38,16 @@ pub struct CatalogFacts {
     pub uid: Box<str>,
     /// The revision that a write is conditional on.
     pub resource_version: Box<str>,
+    /// Whether it is being deleted.
+    pub is_going: bool,
     /// The number of the revision that it stores.
     pub revision: u64,
     /// What it lists; an error if its label names no format, or its content is not of it.
     pub listing: Result<Listing, Box<str>>,
     /// Its usage annotation.
     pub usage: Usage,
+    /// When modelguard itself wrote that last, RFC 3339: no entry is marked since later.
+    pub usage_written: Option<Box<str>>,
     /// Its retained annotation.
     pub retained: Retained,
     /// Its hold annotation, as people wrote it.
@@ -138,16 +146,24 @@ impl CatalogFacts {
     /// Extracts them from a ConfigMap that carries the catalog label.
     pub fn of(config_map: &ConfigMap<'_>) -> Self {
         let metadata = &config_map.metadata;
+        let usage = metadata.annotations.get(names::USAGE);
         Self {
             uid: metadata.uid.as_ref().into(),
             resource_version: metadata.resource_version.as_ref().into(),
+            is_going: metadata.deletion_timestamp.is_some(),
             revision: revision::number(config_map),
             listing: Listing::of(config_map),
-            usage: Usage::parse(metadata.annotations.get(names::USAGE)),
+            usage: Usage::parse(usage),
+            usage_written: usage.and(metadata.managed_fields).and_then(usage_written),
             retained: Retained::of(config_map),
             hold: metadata.annotations.get(names::HOLD).map(Into::into),
             shared_with: metadata.annotations.get(names::SHARED_WITH).map(Into::into),
         }
+    }
+
+    /// Which namespaces' workloads may reference it, where it has this name.
+    pub fn sharing(&self, key: &CatalogKey) -> Sharing {
+        Sharing::new(&key.namespace, self.shared_with.as_deref())
     }
 
     /// A ConfigMap that does not decode: nothing is known but that, so every entry is InUse.
@@ -155,9 +171,11 @@ impl CatalogFacts {
         Self {
             uid: "".into(),
             resource_version: resource_version.into(),
+            is_going: false,
             revision: 0,
             listing: Err(reason.into()),
             usage: Usage::default(),
+            usage_written: None,
             retained: Retained::default(),
             hold: None,
             shared_with: None,
@@ -174,6 +192,28 @@ impl Listing {
         let catalog = Catalog::parse(format, &config_map.content).map_err(|error| error.to_string())?;
         Ok(Self { format, entries: catalog.names().cloned().collect() })
     }
+}
+
+// === helpers ===
+
+/// When our own field manager wrote the usage annotation last.
+fn usage_written(managed_fields: &RawValue) -> Option<Box<str>> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Entry<'a> {
+        #[serde(borrow, default)]
+        manager: Option<Cow<'a, str>>,
+        #[serde(borrow, default)]
+        time: Option<Cow<'a, str>>,
+        #[serde(borrow, default)]
+        fields_v1: Option<&'a RawValue>,
+    }
+    let entries: Vec<Entry<'_>> = serde_json::from_str(managed_fields.get()).ok()?;
+    let field = format!("\"f:{}\"", names::USAGE);
+    let is_ours = |it: &Entry<'_>| {
+        it.manager.as_deref() == Some(names::FIELD_MANAGER) && it.fields_v1.is_some_and(|it| it.get().contains(&field))
+    };
+    entries.into_iter().filter(is_ours).filter_map(|it| it.time).max().map(Into::into)
 }
 
 #[cfg(test)]

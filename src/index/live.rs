@@ -4,7 +4,7 @@ use super::resource::{Catalogs, Guarded, Listed, ModelConfigMap, Nameless, Names
 use super::{Index, Source};
 use crate::guard::RollbackTargets;
 use crate::object::{HolderKind, Workload};
-use crate::reference::{CatalogKey, Server};
+use crate::reference::{CatalogKey, Server, ServerState};
 use crate::sharing::Sharing;
 use futures::future::try_join_all;
 use kube::api::{Api, ListParams};
@@ -89,13 +89,13 @@ pub async fn live(
     holders(client, Scope::Of(catalogs), Index::new(rollback_targets)).await
 }
 
-/// As [`live`], of every catalog, with the model ConfigMaps in it, and without rollback targets: what is read of a
-/// cluster by one who does not watch it. Its parts are of one moment after the other.
+/// As [`live`], of every catalog, and with the model ConfigMaps in it: what is read of a cluster by one who does not
+/// watch it. Its parts are of one moment after the other.
 ///
 /// # Errors
 /// [`LiveError`] if any list is not read to its end.
-pub async fn everything(client: &Client) -> Result<Index, LiveError> {
-    let mut index = holders(client, Scope::Everything, Index::new(RollbackTargets::Ignore)).await?;
+pub async fn everything(client: &Client, rollback_targets: RollbackTargets) -> Result<Index, LiveError> {
+    let mut index = holders(client, Scope::Everything, Index::new(rollback_targets)).await?;
     list::<ModelConfigMap>(client, Catalogs, &mut index, Scope::Everything).await?;
     Ok(index)
 }
@@ -106,6 +106,15 @@ pub async fn everything(client: &Client) -> Result<Index, LiveError> {
 /// # Errors
 /// [`LiveError`] if any list is not read to its end.
 pub async fn ready_servers(client: &Client, shared: &[&Sharing]) -> Result<Vec<Server>, LiveError> {
+    let servers = servers(client, shared).await?.into_iter();
+    Ok(servers.filter(|it| it.is_ready).map(|it| it.server).collect())
+}
+
+/// The same, ready or not.
+///
+/// # Errors
+/// [`LiveError`] if any list is not read to its end.
+pub async fn servers(client: &Client, shared: &[&Sharing]) -> Result<Vec<ServerState>, LiveError> {
     let guarded = Api::<Listed<Guarded>>::all_with(client.clone(), &Namespaces);
     let is_shared = |name: &String| shared.iter().any(|sharing| sharing.includes(name));
     let name = |namespace: Listed<Guarded>| namespace.meta().name.clone().filter(is_shared);
@@ -118,9 +127,9 @@ pub async fn ready_servers(client: &Client, shared: &[&Sharing]) -> Result<Vec<S
             _ => Api::<Listed<Workload>>::all_with(client.clone(), &kind),
         };
         let server = |listed: Listed<Workload>| {
-            let workload = listed.content()?;
-            let ready = names.contains(&workload.metadata.namespace) && workload.has_ready_current_pods();
-            Server::of(kind, &workload).filter(|_| ready)
+            let workload = listed.content().filter(|it| names.contains(&it.metadata.namespace))?;
+            let server = Server::of(kind, &workload)?;
+            Some(ServerState { server, is_ready: workload.has_ready_current_pods() })
         };
         collect(&api, kind, server).await
     });

@@ -115,7 +115,7 @@ pub(super) fn in_use(
     let waits = *patience == Patience::Waits;
     let status = if waits { Code::EntrySettling.status() } else { code.status() };
     let denial = denial(code, status, &change.key.name, &format!("{blocked}{what}.{undeferred}"), next, causes);
-    Denial { retry_after: waits.then_some(PODS), ..denial }
+    see(Denial { retry_after: waits.then_some(PODS), ..denial }, &place(&change.key))
 }
 
 /// MG101: `held` names what the namespaces hold that the catalog would no longer be shared with.
@@ -126,7 +126,8 @@ pub(super) fn still_shared(change: &CatalogChange<'_>, held: &BTreeMap<&EntryNam
     let next =
         format!("Roll these apps out without it first, then take their namespace out of {}.", names::SHARED_WITH);
     let causes = causes(held, |(entry, holders)| cause(entry, &fact((entry, holders))));
-    denial(Code::EntryInUse, Code::EntryInUse.status(), &change.key.name, &what, &next, causes)
+    let denial = denial(Code::EntryInUse, Code::EntryInUse.status(), &change.key.name, &what, &next, causes);
+    see(denial, &place(&change.key))
 }
 
 /// What a user is told of entries that a change removes and that stay for a while.
@@ -171,7 +172,8 @@ pub(super) fn kept(change: &CatalogChange<'_>, entry: &EntryName) -> Denial {
     let next =
         "This is step 3 (remove) of a release; take the entry out of the annotation when nobody needs it any more.";
     let causes = vec![cause(entry, &what)];
-    denial(Code::EntryInUse, Code::EntryInUse.status(), &change.key.name, &what, next, causes)
+    let denial = denial(Code::EntryInUse, Code::EntryInUse.status(), &change.key.name, &what, next, causes);
+    see(denial, &place(&change.key))
 }
 
 /// MG103: nobody holds `entries`, and the proof is not complete.
@@ -187,7 +189,7 @@ pub(super) fn settling(
     let pace = pace(&unused, prospect, change.caller, guard);
     let causes = causes(entries, |entry| cause(entry, &pace.what));
     let denial = denial(Code::EntrySettling, pace.status, &change.key.name, &pace.what, &pace.next, causes);
-    Denial { retry_after: pace.retry_after, ..denial }
+    see(Denial { retry_after: pace.retry_after, ..denial }, &place(&change.key))
 }
 
 /// What is said to whoever waits for a proof.
@@ -298,7 +300,8 @@ pub(super) fn own_data(change: &CatalogChange<'_>) -> Denial {
 /// MG201: the catalog does not list the entry.
 pub(super) fn unknown_entry(change: &WorkloadChange, key: &CatalogKey, entry: &EntryName, catalog: &Catalog) -> Denial {
     let lists = if catalog.names().next().is_none() { "nothing".to_owned() } else { list(catalog.names(), ENTRIES) };
-    let nearest = nearest(entry, catalog).map(|name| format!(" (nearest: {name})")).unwrap_or_default();
+    let nearest = nearest(entry.as_str(), catalog.names().map(EntryName::as_str));
+    let nearest = nearest.map(|name| format!(" (nearest: {name})")).unwrap_or_default();
     let what = format!("it references entry {entry}, but model ConfigMap {key} lists {lists}{nearest}.");
     let next = format!(
         "This is step 2 (roll out the app) of a release; do step 1 (add the new version to {}) first.",
@@ -411,6 +414,18 @@ pub(super) fn denial(code: Code, status: u16, subject: &str, what: &str, next: &
     Denial { code, status, message, causes, retry_after: None }
 }
 
+/// The same with where to look for more; what comes before that is cut where both are too long.
+fn see(denial: Denial, place: &str) -> Denial {
+    let see = format!(" See: kubectl modelguard status {place}");
+    let message = clip(denial.message, LONGEST - see.chars().count()) + &see;
+    Denial { message, ..denial }
+}
+
+/// A model ConfigMap as a command line names it.
+fn place(key: &CatalogKey) -> String {
+    format!("{} -n {}", key.name, key.namespace)
+}
+
 fn cause(field: impl Display, message: &str) -> Cause {
     Cause { field: field.to_string(), message: clip(message.to_owned(), LONGEST_CAUSE) }
 }
@@ -465,11 +480,11 @@ pub(crate) fn list<T: Display>(names: impl IntoIterator<Item = T>, most: usize) 
     }
 }
 
-/// The listed entry that was probably meant: at most a third of the letters differ.
-fn nearest<'c>(entry: &EntryName, catalog: &'c Catalog) -> Option<&'c EntryName> {
-    let distance = |name: &EntryName| strsim::damerau_levenshtein(entry.as_str(), name.as_str());
-    let (distance, name) = catalog.names().take(1000).map(|name| (distance(name), name)).min()?;
-    (distance * 3 <= entry.as_str().chars().count()).then_some(name)
+/// The one of some names that was probably meant: at most a third of the letters differ.
+pub(crate) fn nearest<'n>(meant: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let distance = |name: &str| strsim::damerau_levenshtein(meant, name);
+    let (distance, name) = names.take(1000).map(|name| (distance(name), name)).min()?;
+    (distance * 3 <= meant.chars().count()).then_some(name)
 }
 
 /// At most `longest` characters, the last of them a mark if there are more.

@@ -140,7 +140,7 @@ mod tests {
             message,
             "[MG401] Namespace models: deleting it would remove model ConfigMap models/extraction, which is still used by \
              the pod template of Deployment prod/api.\nThis is step 3 (remove) of a release; move these workloads to another \
-             catalog (step 2) first."
+             catalog (step 2) first. See: kubectl modelguard status -n models"
         );
     }
 
@@ -155,7 +155,7 @@ mod tests {
             denial.message,
             "[MG103] Namespace models: model ConfigMap models/extraction is used by nobody that modelguard knows of in other \
              namespaces; the proof takes about 61 s more.\nThis is step 3 (remove) of a release. kubectl and Helm ask again by \
-             themselves until it passes."
+             themselves until it passes. See: kubectl modelguard status -n models"
         );
         assert_eq!(decision.close, [CatalogKey::new("models", "extraction")].into());
         let closed = shared(Holders::default(), true, Prospect::Moving(LONG));

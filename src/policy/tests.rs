@@ -216,7 +216,7 @@ fn a_guard_that_waits_holds_the_client_while_only_older_pods_need_the_entry() {
         message,
         "[MG101] models: entry v1 is still used by 3 pods of Deployment prod/extraction-api (extraction-api-7c9f-x2x4z \
          and 2 more).\nOnly pods of an older template still need it: kubectl and Helm ask again by themselves until \
-         these are gone and that is proven."
+         these are gone and that is proven. See: kubectl modelguard status models -n prod"
     );
 
     let deny = Guard::default();
@@ -286,7 +286,8 @@ fn a_catalog_stays_shared_with_whoever_uses_it() {
         denial.message,
         "[MG101] models: it cannot be taken from namespaces whose workloads use it: entry v1 is still used by 3 pods of \
          Deployment prod/extraction-api (extraction-api-7c9f-x2x4z and 2 more).\n\
-         Roll these apps out without it first, then take their namespace out of modelguard.dev/shared-with."
+         Roll these apps out without it first, then take their namespace out of modelguard.dev/shared-with. See: kubectl \
+         modelguard status models -n prod"
     );
     let unread = Err(Unread::new("the holders", "not listed yet"));
     let case = Case { holders: unread, ..Case::new(shared("apps"), shared("")) };
@@ -489,7 +490,8 @@ fn the_message_names_holders_step_and_what_to_do_next() {
         denial.message,
         "[MG101] models: entry v1 is still used by 3 pods of Deployment prod/extraction-api \
          (extraction-api-7c9f-x2x4z and 2 more); so is 1 more: v2.\n\
-         This is step 3 (remove) of a release; finish step 2 (roll out the app) first."
+         This is step 3 (remove) of a release; finish step 2 (roll out the app) first. See: kubectl modelguard status \
+         models -n prod"
     );
     assert_eq!(
         denial.causes[2].message,
@@ -500,10 +502,15 @@ fn the_message_names_holders_step_and_what_to_do_next() {
 
 #[test]
 fn no_message_is_longer_than_a_thousand_characters() {
-    let data: Vec<_> = (0..500).map(|n| format!(r#""{n:0200}":"x""#)).collect();
+    let data: Vec<_> = (0..500).map(|n| format!(r#""{n:0500}":"x""#)).collect();
     let old = json(Some("keys"), NONE, &format!("{{{}}}", data.join(",")));
     let decision = Case::new(Some(old), None).decide();
-    assert!(decision.denial.unwrap().message.chars().count() < 1000);
+    let message = decision.denial.unwrap().message;
+    assert_eq!(message.chars().count(), 999);
+    assert!(
+        message.ends_with("… See: kubectl modelguard status models -n prod"),
+        "where to look is never cut: {message}"
+    );
 }
 
 // === references ===

@@ -41,6 +41,15 @@ pub struct Server {
     pub serves: Serves,
 }
 
+/// A server as it was seen.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ServerState {
+    /// Which one, and what it serves.
+    pub server: Server,
+    /// Whether it has a ready pod of its current template.
+    pub is_ready: bool,
+}
+
 // === impl Serves ===
 
 impl Serves {

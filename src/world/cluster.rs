@@ -172,7 +172,7 @@ impl World for Cluster {
         let index = self.synced()?;
         let catalogs = index.catalogs().map(|(key, facts)| {
             let format = facts.listing.as_ref().map_or(Format::Keys, |listing| listing.format);
-            (key, Sharing::new(&key.namespace, facts.shared_with.as_deref()), format)
+            (key, facts.sharing(key), format)
         });
         Ok(index.residents(namespace, catalogs))
     }
@@ -191,7 +191,7 @@ impl World for Cluster {
         let Some(facts) = index.catalog(catalog) else { return Ok(BTreeMap::new()) };
         let listing = facts.listing.as_ref();
         let listing = listing.map_err(|why| Unread::new(format!("model ConfigMap {catalog}"), why))?;
-        let sharing = Sharing::new(&catalog.namespace, facts.shared_with.as_deref());
+        let sharing = facts.sharing(catalog);
         let entries = listing.entries.iter().filter(|entry| left.includes(entry));
         Ok(index.users(catalog, &sharing, listing.format, entries))
     }

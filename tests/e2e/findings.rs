@@ -98,8 +98,7 @@ const VALIDATING: &str = "validatingwebhookconfiguration";
 
 /// `modelguard audit`, as the administrator.
 fn audit(scene: &Scene<'_>) -> Tool {
-    let kubeconfig = scene.at.cluster.kubeconfig().into_os_string();
-    Tool::new(env!("CARGO_BIN_EXE_modelguard").into(), vec![("KUBECONFIG".to_owned(), kubeconfig)]).args(["audit"])
+    scene.modelguard(["audit"])
 }
 
 /// What it printed, where it ended with 1.

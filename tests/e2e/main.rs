@@ -27,6 +27,7 @@ mod rolling_back;
 mod scene;
 mod servers;
 mod stage;
+mod status;
 mod strictness;
 #[path = "../support/mod.rs"]
 mod support;
@@ -92,6 +93,7 @@ fn all() -> Vec<Test> {
         rollback::tests,
         rolling_back::tests,
         servers::tests,
+        status::tests,
         strictness::tests,
         targets::tests,
         transport::tests,

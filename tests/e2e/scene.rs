@@ -1,6 +1,7 @@
 //! What a test is, and what it is given.
 
 use crate::support::control_plane::{ControlPlane, Shape};
+use crate::support::kubectl::Tool;
 use crate::support::modelguard::{Modelguard, NAMESPACE, Options, RELEASE, Replica, Route};
 use crate::support::namespace::Namespace;
 use crate::support::{builders, wait};
@@ -123,6 +124,12 @@ impl<'a> Deref for Scene<'a> {
 }
 
 impl Scene<'_> {
+    /// `modelguard …`, as the administrator; unlike kubectl it is told no namespace.
+    pub(crate) fn modelguard<S: Into<String>>(&self, args: impl IntoIterator<Item = S>) -> Tool {
+        let kubeconfig = self.at.cluster.kubeconfig().into_os_string();
+        Tool::new(env!("CARGO_BIN_EXE_modelguard").into(), vec![("KUBECONFIG".to_owned(), kubeconfig)]).args(args)
+    }
+
     /// Waits until entries can become Idle at all: the configurations must have been seen unchanged for longer than Δ,
     /// and the guarded namespaces must have been armed. Tells by removing an entry that nobody ever used.
     pub(crate) fn armed(&self) {

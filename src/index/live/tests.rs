@@ -108,7 +108,7 @@ async fn everything_has_the_catalogs_too_and_what_guarded_namespaces_need_unless
             "/api/v1/pods" => fake::list(&[pod("a", "unheard-of:v1")]),
             _ => fake::list(&[]),
         });
-        let index = everything(&client).await.unwrap();
+        let index = everything(&client, RollbackTargets::Ignore).await.unwrap();
         assert!(index.missing().next().is_none());
         assert_eq!(index.demands().count(), demands, "deleted: {deletion}");
         assert!(index.is_guarded("prod"));

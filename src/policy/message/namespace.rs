@@ -1,6 +1,6 @@
 //! What is said to whoever takes a namespace away.
 
-use super::{NAMES, cause, causes, denial, list, pace, used_by};
+use super::{NAMES, cause, causes, denial, list, pace, see, used_by};
 use crate::guard::Guard;
 use crate::holder::Holders;
 use crate::names;
@@ -17,7 +17,8 @@ pub(in crate::policy) fn in_use(change: &NamespaceChange, needed: &[&SharedCatal
     let next = "This is step 3 (remove) of a release; move these workloads to another catalog (step 2) first.";
     let causes = causes(needed, |it| cause(&it.key, &fact(it)));
     let code = Code::NamespaceInUse;
-    denial(code, code.status(), &subject(change), &format!("{what}."), next, causes)
+    let denial = denial(code, code.status(), &subject(change), &format!("{what}."), next, causes);
+    see(denial, &place(change))
 }
 
 /// MG103: nobody elsewhere needs its catalogs, and the proof of it is not complete.
@@ -33,7 +34,7 @@ pub(in crate::policy) fn settling(
     let pace = pace(&unused, prospect, change.caller, guard);
     let causes = causes(open, |it| cause(&it.key, &pace.what));
     let denial = denial(Code::EntrySettling, pace.status, &subject(change), &pace.what, &pace.next, causes);
-    Denial { retry_after: pace.retry_after, ..denial }
+    see(Denial { retry_after: pace.retry_after, ..denial }, &place(change))
 }
 
 /// MG402: its workloads hold entries.
@@ -44,6 +45,11 @@ pub(in crate::policy) fn opt_out(change: &NamespaceChange, residents: &Holders) 
     let causes = vec![cause(names::GUARD_LABEL, &what)];
     let code = Code::NamespaceOptOut;
     denial(code, code.status(), &subject(change), &what, &next, causes)
+}
+
+/// Its model ConfigMaps as a command line names them.
+fn place(change: &NamespaceChange) -> String {
+    format!("-n {}", change.name)
 }
 
 /// What is asked for about a namespace, in words: `Namespace models`.

@@ -104,7 +104,8 @@ fn a_rollback_target_that_holds_is_named_with_the_way_out() {
             denial.message,
             "[MG101] models: entry v1 is still used by rollback target ReplicaSet prod/api-4 of Deployment api (revision 4).\n\
              This is step 3 (remove) of a release. Only a rollback would need it: lower the Deployment's \
-             revisionHistoryLimit, or delete the old ReplicaSet, if nobody is to roll back to it."
+             revisionHistoryLimit, or delete the old ReplicaSet, if nobody is to roll back to it. See: kubectl modelguard \
+             status models -n prod"
         );
     }
 }
