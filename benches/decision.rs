@@ -6,10 +6,13 @@
 
 #![allow(missing_docs, reason = "what criterion's macros make is public")]
 
+#[path = "support/cpu.rs"]
+mod cpu;
 #[path = "support/review.rs"]
 mod review;
 
-use criterion::{Bencher, Criterion, criterion_group, criterion_main};
+use cpu::measure;
+use criterion::{Criterion, criterion_group, criterion_main};
 use modelguard::catalog::EntryName;
 use modelguard::holder::ObjectId;
 use modelguard::index::{self, Index};
@@ -17,28 +20,10 @@ use modelguard::object::{ConfigMap, HolderKind, Owner};
 use modelguard::policy::{self, Decision, Facts, Request};
 use modelguard::reference::{Need, Origin, Reference, References};
 use review::{Release, Size, change, terms};
-use rustix::time::{ClockId, clock_gettime};
 use std::hint::black_box;
-use std::time::Duration;
 
 /// How many ReplicaSets the pods are of that hold the entry.
 const OWNERS: usize = 10;
-
-/// The CPU time of this thread.
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
-}
-
-fn measure<T>(bencher: &mut Bencher<'_>, mut work: impl FnMut() -> T) {
-    bencher.iter_custom(|times| {
-        let started = cpu_time();
-        for _ in 0..times {
-            black_box(work());
-        }
-        cpu_time() - started
-    });
-}
 
 /// An index in which so many pods hold the ConfigMap's first entry.
 fn index_of(pods: usize) -> Index {

@@ -123,7 +123,7 @@ pub fn owned(change: &CatalogChange<'_>, retention: &Retention) -> Owned {
 /// # Errors
 /// [`DecodeError`] if it is there and not exactly what modelguard wrote.
 pub fn prior<'o>(object: &'o ConfigMap<'_>) -> Result<Option<Prior<'o>>, DecodeError> {
-    object.metadata.annotations.get(names::PRIOR_REVISION).map(codec::decode).transpose()
+    object.metadata.annotations.get(names::PRIOR_REVISION).map(Prior::read).transpose()
 }
 
 /// The name of the ControllerRevision that a `prior-revision` annotation says its content is in.
@@ -166,6 +166,16 @@ impl Owned {
     }
 }
 
+impl<'a> Prior<'a> {
+    /// Reads the annotation.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if it is not exactly what modelguard wrote.
+    pub fn read(annotation: &'a str) -> Result<Self, DecodeError> {
+        codec::decode(annotation)
+    }
+}
+
 impl<'a> Revision<'a> {
     /// The revision that `version` stores.
     pub fn of(version: &'a Version<'_>) -> Self {
@@ -175,6 +185,11 @@ impl<'a> Revision<'a> {
         let (time, manager) = writer.map_or((None, None), |writer| (writer.time, writer.manager));
         let time = time.or_else(|| object.metadata.creation_timestamp.clone());
         Self { head: Head { number: number(object), time, manager, digest }, content }
+    }
+
+    /// The annotation that keeps it as the prior revision of `config_map`, in at most `room` bytes where that can be.
+    pub fn annotation(&self, config_map: &str, room: usize) -> String {
+        codec::encode(self, config_map, room)
     }
 
     /// Copies what is borrowed.
@@ -206,7 +221,7 @@ pub fn number(object: &ConfigMap<'_>) -> u64 {
 /// What the annotation of `new` says of `old`.
 fn prior_revision(change: &CatalogChange<'_>, old: &Version<'_>, new: &ConfigMap<'_>) -> String {
     let room = ANNOTATIONS_LIMIT.saturating_sub(others(&new.metadata.annotations));
-    codec::encode(&Revision::of(old), &change.key.name, room)
+    Revision::of(old).annotation(&change.key.name, room)
 }
 
 /// What the annotations that are not ours take, with allowance for the small ones that are.

@@ -347,7 +347,7 @@ impl Settler {
         wake.extend(self.departures.wake(settle));
         if let Some(held) = view.held {
             let back: Vec<_> = usage.marked().filter(|entry| held.contains(*entry)).cloned().collect();
-            let (ripe, later) = self.ripe(view.retained, now);
+            let (ripe, later) = self.ripe(view.retained, settle, now);
             let (asked, quiet): (Vec<_>, Vec<_>) = ripe.iter().partition(|entry| view.retained.contains(*entry));
             usage = usage.without(&back).settle(epoch, quiet, Why::Quiet, &mut id).settle(
                 epoch,
@@ -444,16 +444,24 @@ impl Settler {
     }
 
     /// The entries that have been quiet for long enough, and when the others will have been.
-    fn ripe(&self, retained: &BTreeSet<EntryName>, now: Duration) -> (BTreeSet<EntryName>, Vec<Duration>) {
+    fn ripe(
+        &self,
+        retained: &BTreeSet<EntryName>,
+        settle: Duration,
+        now: Duration,
+    ) -> (BTreeSet<EntryName>, Vec<Duration>) {
         let mut ripe = BTreeSet::new();
         let mut later = Vec::new();
         for (entry, since) in &self.quiet {
             let lifts = self.lifts.get(entry).copied().unwrap_or(0);
-            let at = match lifts {
-                // Somebody waits for its removal.
-                0 if retained.contains(entry) => *since,
-                lifts => *since + QUIET * 2u32.pow(lifts.min(MOST_DOUBLINGS)),
+            let doublings = 2u32.pow(lifts.min(MOST_DOUBLINGS));
+            let pause = match lifts {
+                // Somebody waits for its removal, who may have rolled back and forth before.
+                0 if retained.contains(entry) => Duration::ZERO,
+                _ if retained.contains(entry) => (settle * doublings).min(QUIET),
+                _ => QUIET * doublings,
             };
+            let at = *since + pause;
             if at <= now {
                 ripe.insert(entry.clone());
             } else {

@@ -271,7 +271,7 @@ fn a_retained_entry_settles_as_soon_as_nobody_holds_it_and_then_retires() {
 }
 
 #[test]
-fn a_retained_entry_that_comes_back_waits_as_every_other_does() {
+fn a_retained_entry_that_comes_back_waits_by_delta_and_not_by_the_hour() {
     let mut fixture = Fixture::new();
     fixture.retained = entries(&["v1"]);
     fixture.run(&["v2"], 0);
@@ -279,6 +279,9 @@ fn a_retained_entry_that_comes_back_waits_as_every_other_does() {
     fixture.run(&["v1", "v2"], 2);
     fixture.run(&["v2"], 3);
     assert_eq!(fixture.state("v1"), State::InUse, "a Job that runs each minute must not make it flap");
+    assert_eq!(fixture.run(&["v2"], 4).wake, Some(S(123)));
+    fixture.run(&["v2"], 123);
+    assert!(matches!(fixture.state("v1"), State::Settling(_)), "somebody waits for its removal");
 }
 
 fn server(name: &str) -> ObjectId {

@@ -17,6 +17,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("defer::a_combined_release_loses_nothing", a_combined_release_loses_nothing),
         test("defer::a_rollback_in_the_middle_loses_nothing", a_rollback_in_the_middle_loses_nothing),
+        test("defer::helm_and_modelguard_go_back_to_the_same", helm_and_modelguard_go_back_to_the_same),
         test("defer::whoever_owns_the_data_goes_on_to", whoever_owns_the_data_goes_on_to),
         test("defer::what_cannot_be_deferred_is_denied", what_cannot_be_deferred_is_denied),
     ]
@@ -63,6 +64,34 @@ fn a_rollback_in_the_middle_loses_nothing(scene: &Scene<'_>) {
     assert_eq!(annotation(&stored, "retained"), r#"["extraction@v3"]"#, "v2 is asked for again");
     scene.rolled_out("deployment/extraction-api");
     until_listed(scene, &["v2"]);
+    moments::nothing_dangled(scene, &since, &moments::APPS);
+}
+
+/// And Helm goes on from there as if it had done it itself.
+fn helm_and_modelguard_go_back_to_the_same(scene: &Scene<'_>) {
+    let content = || {
+        let stored = scene.get("configmap", MODELS);
+        (stored["data"].clone(), stored["binaryData"].clone(), stored["immutable"].clone())
+    };
+    let release = |version: &str, more: &[&str]| {
+        upgrade(scene, version, 1, more).ok();
+        scene.rolled_out("deployment/extraction-api");
+        until_listed(scene, &[version]);
+    };
+    let since = moments::now(scene);
+    release("v2", &[]);
+    scene.armed();
+    let first = content();
+    release("v3", &[]);
+    scene.at.cluster.helm(["rollback", "extraction", "1", "-n", &scene.namespace.name]).run().ok();
+    until_listed(scene, &["v2"]);
+    assert_eq!(content(), first, "by Helm");
+    release("v3", &[]);
+    let args = ["rollback", MODELS, "--with", "deployment/extraction-api", "-n", &scene.namespace.name];
+    scene.modelguard(args).run().ok();
+    assert_eq!(content(), first, "by modelguard");
+    // The app's template was changed by somebody else than Helm, as by `kubectl rollout undo`.
+    release("v3", &["--force-conflicts"]);
     moments::nothing_dangled(scene, &since, &moments::APPS);
 }
 
@@ -120,6 +149,11 @@ fn what_cannot_be_deferred_is_denied(scene: &Scene<'_>) {
 
 /// One chart with the models and the app, both of one version; a pod of it counts as available after so many seconds.
 fn helm(scene: &Scene<'_>, version: &str, min_ready_seconds: u32) -> Output {
+    upgrade(scene, version, min_ready_seconds, &[])
+}
+
+/// The same with more flags.
+fn upgrade(scene: &Scene<'_>, version: &str, min_ready_seconds: u32, more: &[&str]) -> Output {
     let chart = Dir::new().expect("a folder");
     chart.write("Chart.yaml", "{apiVersion: v2, name: extraction, version: 0.1.0}").expect("a file");
     fs::create_dir(chart.join("templates")).expect("a folder");
@@ -128,7 +162,8 @@ fn helm(scene: &Scene<'_>, version: &str, min_ready_seconds: u32) -> Output {
     let both = manifest(&[extraction_models(&[version]), app]);
     chart.write("templates/all.yaml", &both).expect("a file");
     let chart = chart.path().display().to_string();
-    scene.at.cluster.helm(["upgrade", "--install", "extraction", &chart, "-n", &scene.namespace.name]).run()
+    let args = ["upgrade", "--install", "extraction", &chart, "-n", &scene.namespace.name];
+    scene.at.cluster.helm(args).args(more.iter().copied()).run()
 }
 
 fn reference(version: &str) -> String {

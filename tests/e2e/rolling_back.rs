@@ -3,7 +3,7 @@
 use crate::moments;
 use crate::scene::{Scene, Test, shared};
 use crate::support::builders::{deployment, extraction, extraction_models, keys};
-use crate::support::kubectl::{Output, Tool};
+use crate::support::kubectl::Output;
 use crate::support::process::{Launch, Process};
 use crate::support::wait::until;
 use serde_json::{Value, json};
@@ -176,9 +176,7 @@ fn arguments(scene: &Scene<'_>, args: &[&str]) -> Vec<String> {
 
 /// The command, as the administrator.
 fn rollback(scene: &Scene<'_>, args: &[&str]) -> Output {
-    let kubeconfig = scene.at.cluster.kubeconfig().into_os_string();
-    let tool = Tool::new(env!("CARGO_BIN_EXE_modelguard").into(), vec![("KUBECONFIG".to_owned(), kubeconfig)]);
-    tool.args(arguments(scene, args)).run()
+    scene.modelguard(arguments(scene, args)).run()
 }
 
 fn annotation(scene: &Scene<'_>, name: &str, key: &str) -> String {

@@ -17,6 +17,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
+/// Who changes the template, as `kubectl-rollout` does by `kubectl rollout undo`: whoever applies it next may conflict with
+/// that, and learns who it was.
+const MANAGER: &str = "modelguard-rollback";
+
 /// The kinds of app that can go back, with what differs between them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Kind {
@@ -202,7 +206,7 @@ impl App {
     pub(super) async fn roll_back(&self, cluster: &Cluster, former: &Former, dry_run: bool) -> Result<(), Refusal> {
         let patch = json!([{"op": "replace", "path": "/spec/template", "value": former.template}]);
         let patch: json_patch::Patch = serde_json::from_value(patch).context("make a patch")?;
-        let params = PatchParams { dry_run, ..PatchParams::default() };
+        let params = PatchParams { dry_run, field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         let api = self.name.api(cluster);
         let patch = Patch::Json::<()>(patch);
         patient(async || api.patch(&self.name.name, &params, &patch).await).await.map(drop)

@@ -197,3 +197,36 @@ fn a_content_that_comes_back_is_of_both_revisions() {
     assert_eq!((many.len(), many[0].revision, many[31].revision), (32, 68, 99));
     assert_eq!(kept::written(Some("damaged")), []);
 }
+
+/// What every released version of the codec wrote must stay readable: a blob is added with each, and none is ever changed.
+#[test]
+fn blobs_of_every_version_are_read() {
+    let of = |versions: std::ops::RangeInclusive<u32>| -> String {
+        versions
+            .map(|it| format!("- name: extraction\n  version: v{it}\n  uri: s3://models/extraction/v{it}\n"))
+            .collect()
+    };
+    let expected = |text: String| {
+        let data = [("models.yaml".to_owned(), text)].into_iter().collect();
+        let binary_data = [("weights".to_owned(), "AP/+gA==".to_owned())].into_iter().collect();
+        Content { data, binary_data, immutable: Some(false) }
+    };
+    for (blob, text) in [
+        (include_str!("../../../tests/data/revisions/v1-json.json"), of(1..=2)),
+        (include_str!("../../../tests/data/revisions/v1-deflate.json"), of(1..=400)),
+    ] {
+        let prior = decode(blob.trim_end()).unwrap();
+        assert!(is(&prior.place, &expected(text)), "{:?}", prior.head);
+        assert_eq!((prior.head.number, prior.head.manager.as_deref()), (7, Some("helm")));
+    }
+    let named = decode(include_str!("../../../tests/data/revisions/v1-ref.json").trim_end()).unwrap();
+    assert_eq!(named.place, Place::Beside("models-0a6dc1e6dfa5f2b0".into()));
+    for (blob, text) in [
+        (include_str!("../../../tests/data/revisions/v1-beside-json.json"), of(1..=2)),
+        (include_str!("../../../tests/data/revisions/v1-beside-deflate.json"), of(1..=400)),
+    ] {
+        let kept = Kept::read("prod", None, blob).unwrap();
+        assert!(*kept.content == expected(text));
+        assert_eq!((kept.config_map.to_string().as_str(), kept.catalog.as_ref()), ("prod/models", "yaml"));
+    }
+}
