@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 pub(crate) struct Assets(PathBuf);
 
 impl Assets {
-    /// Finds them, or has them built; that takes a quarter of an hour once.
+    /// Finds them, or has them built; that takes twenty minutes once.
     pub(crate) fn find() -> Result<Self> {
         let script = root().join("tests/controlplane/assets.sh");
         let run = Command::new("bash").arg(&script).stdin(Stdio::null()).stderr(Stdio::inherit()).output();

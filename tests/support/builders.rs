@@ -51,11 +51,17 @@ pub(crate) fn deployment(name: &str, replicas: u32, uses: &str) -> Value {
     workload("Deployment", name, replicas, template(name, uses))
 }
 
+/// A Rollout whose pods use something. Each later version of it stops halfway: as a canary, until it is promoted.
+pub(crate) fn rollout(name: &str, replicas: u32, uses: &str) -> Value {
+    workload("Rollout", name, replicas, template(name, uses))
+}
+
 /// A workload of any kind that can hold, with this pod template.
 pub(crate) fn workload(kind: &str, name: &str, replicas: u32, mut template: Value) -> Value {
     let api_version = match kind {
         "Pod" | "ReplicationController" => "v1",
         "Job" | "CronJob" => "batch/v1",
+        "Rollout" => "argoproj.io/v1alpha1",
         _ => "apps/v1",
     };
     if matches!(kind, "Job" | "CronJob") {
@@ -75,6 +81,11 @@ pub(crate) fn workload(kind: &str, name: &str, replicas: u32, mut template: Valu
         "CronJob" => json!({"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": template}}}),
         "DaemonSet" => json!({"selector": {"matchLabels": labels}, "template": template}),
         "ReplicationController" => json!({"replicas": replicas, "selector": labels, "template": template}),
+        "Rollout" => {
+            let canary = json!({"steps": [{"setWeight": 50}, {"pause": {}}]});
+            json!({"replicas": replicas, "selector": {"matchLabels": labels}, "template": template,
+                   "strategy": {"canary": canary}})
+        }
         "StatefulSet" => {
             json!({"replicas": replicas, "serviceName": name, "selector": {"matchLabels": labels}, "template": template})
         }

@@ -1,10 +1,11 @@
-//! etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kwok, of one run.
+//! etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kwok and, where asked for, Argo Rollouts, of one run.
 //!
 //! ```text
 //! etcd ◀─unix socket─ kube-apiserver ◀─127.0.0.1:P─ controllers, scheduler, kwok (fake kubelets), kubectl, helm
 //!                          └──▶ audit.log
 //! ```
-//! P is the only port that is opened. Everything lies in one folder, and goes with it.
+//! P is the only port that is opened, but for two of any number where Argo Rollouts wants to be looked at. Everything
+//! lies in one folder, and goes with it.
 
 use super::assets::Assets;
 use super::kubectl::Tool;
@@ -25,11 +26,12 @@ const AUDIT_POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy"
 "omitStages": ["RequestReceived"], "rules": [{"level": "Metadata"}]}"#;
 
 /// The identities that start with the cluster: name of the kubeconfig, user, groups.
-const IDENTITIES: [(&str, &str, &str); 4] = [
+const IDENTITIES: [(&str, &str, &str); 5] = [
     ("admin", "admin", "system:masters"),
     ("kcm", "system:kube-controller-manager", ""),
     ("scheduler", "system:kube-scheduler", ""),
     ("kwok", "kwok", "system:masters"),
+    ("rollouts", "system:serviceaccount:argo-rollouts:argo-rollouts", "system:masters"),
 ];
 
 /// How much of a cluster is needed.
@@ -37,6 +39,8 @@ const IDENTITIES: [(&str, &str, &str); 4] = [
 pub(crate) enum Shape {
     /// Two nodes, and pods that run on them.
     Full,
+    /// The same, and the kinds of Argo Rollouts with their controller.
+    Rollouts,
     /// Only the API server and its store: no controller, so no pods and no ServiceAccounts that appear by themselves.
     Store,
 }
@@ -63,18 +67,27 @@ impl ControlPlane {
         let mut processes = Processes(Vec::new());
         let launches =
             [etcd(&dir), api_server(&dir, port), controller_manager(&dir), scheduler(&dir), kwok(&dir, assets)];
-        let count = if shape == Shape::Full { launches.len() } else { 2 };
-        for (name, args) in launches.into_iter().take(count) {
-            let log = dir.join(format!("{name}.log"));
-            let launch = Launch { name: name.to_owned(), program: assets.path(name), args, env: Vec::new(), log };
-            processes.0.push(Process::start(launch)?);
+        let count = if shape == Shape::Store { 2 } else { launches.len() };
+        for line in launches.into_iter().take(count) {
+            processes.start(&dir, assets, line)?;
         }
-        let cluster = Self { processes, assets: assets.clone(), dir };
+        let mut cluster = Self { processes, assets: assets.clone(), dir };
         cluster.wait_until_ready()?;
-        if shape == Shape::Full {
+        if shape != Shape::Store {
             cluster.add_nodes()?;
         }
+        if shape == Shape::Rollouts {
+            cluster.add_rollout_kinds()?;
+            cluster.processes.start(&cluster.dir, assets, rollouts_controller(&cluster.dir))?;
+        }
         Ok(cluster)
+    }
+
+    /// Makes the kinds of Argo Rollouts known, and waits until the API server serves them.
+    pub(crate) fn add_rollout_kinds(&self) -> Result<()> {
+        let file = self.assets.path("rollouts-crds.yaml").display().to_string();
+        self.kubectl(["create", "-f", &file]).succeed()?;
+        self.kubectl(["wait", "--for=condition=Established", "-f", &file, "--timeout=60s"]).succeed().map(drop)
     }
 
     /// Kills the API server, starts it anew and waits until it serves; etcd keeps everything.
@@ -189,6 +202,15 @@ impl ControlPlane {
 }
 
 // === impl Processes ===
+
+impl Processes {
+    fn start(&mut self, dir: &Dir, assets: &Assets, (name, args): Line) -> Result<()> {
+        let log = dir.join(format!("{name}.log"));
+        let launch = Launch { name: name.to_owned(), program: assets.path(name), args, env: Vec::new(), log };
+        self.0.push(Process::start(launch)?);
+        Ok(())
+    }
+}
 
 impl Drop for Processes {
     fn drop(&mut self) {
@@ -327,6 +349,19 @@ fn kwok(dir: &Dir, assets: &Assets) -> Line {
         "--cidr=10.1.0.0/16".to_owned(),
     ];
     ("kwok", args.into())
+}
+
+fn rollouts_controller(dir: &Dir) -> Line {
+    let args = [
+        file("kubeconfig", dir, "rollouts.kubeconfig"),
+        "--leader-elect=false".to_owned(),
+        // Any that are free: they cannot be left out.
+        "--metricsPort=0".to_owned(),
+        "--healthzPort=0".to_owned(),
+        "--qps=500".to_owned(),
+        "--burst=1000".to_owned(),
+    ];
+    ("rollouts-controller", args.into())
 }
 
 fn file(flag: &str, dir: &Dir, name: &str) -> String {

@@ -1,7 +1,7 @@
 //! A real control plane, and modelguard in it, for the end-to-end tests and the playground.
 //!
 //! ```text
-//! Assets ──▶ ControlPlane ──▶ Modelguard        the binaries ▸ five processes ▸ chart, certificates, replicas
+//! Assets ──▶ ControlPlane ──▶ Modelguard        the binaries ▸ their processes ▸ chart, certificates, replicas
 //!               │    ▲
 //!               │    └── Tool ──▶ Output        kubectl and helm, as people run them
 //!               └── Namespace                   one (or more) for each test
