@@ -41,6 +41,7 @@ fn index_of(pods: usize) -> Index {
             references: references.clone(),
             pending_revision: None,
             rollback_target: None,
+            rollout_hash: None,
         });
     }
     index

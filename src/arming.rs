@@ -29,10 +29,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Counts up whenever what a proof means changes, so that replicas of two versions do not trust each other's.
-const RULES: &str = "1";
+const RULES: &str = "2";
 
 /// The same where rollback targets hold: a proof that did not ask for them is none there.
-const RULES_WITH_TARGETS: &str = "1 with rollback targets";
+const RULES_WITH_TARGETS: &str = "2 with rollback targets";
 
 /// The longest that the configurations may not have been read anew before no removal passes any more. They are
 /// listed every [`RELIST`] at the latest, so this allows for one failed attempt and a slow one.

@@ -31,7 +31,7 @@ pub enum WhileInUse {
     Audit,
 }
 
-/// What an old ReplicaSet at zero counts for, which its Deployment keeps within its revision history.
+/// What an old ReplicaSet at zero counts for, which its Deployment or Rollout keeps within its revision history.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum RollbackTargets {
     /// Removing what it needs is allowed, with a warning for the user.

@@ -18,7 +18,7 @@
 //! without a clock, and says of each event whether it may have changed what is held.
 //!
 //! What an old ReplicaSet at zero needs, a *rollback target*, is kept like any other set, and held by it only where the
-//! guard says so.
+//! guard says so, or while a Rollout calls it stable.
 //!
 //! What the index says is never a proof. It names holders for people, and tells the controller when a proof is
 //! worth trying; the proof is [`live()`], an index of its own that is built from a LIST.
@@ -128,7 +128,7 @@ impl Index {
             namespace.apply(facts, seen, needs)
         } else if facts.matter() {
             let namespace = self.namespaces.entry(name.clone());
-            let namespace = namespace.or_insert_with(|| Namespace::new(&name, self.rollback_targets.hold()));
+            let namespace = namespace.or_insert_with(|| Namespace::new(&name, self.rollback_targets));
             namespace.apply(facts, seen, needs)
         } else {
             return false;

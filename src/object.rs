@@ -14,7 +14,7 @@ mod workload;
 pub use kind::HolderKind;
 pub use pod::{
     ConfigMapKey, ConfigMapSource, Container, EnvFrom, EnvVar, EnvVarSource, KeyToPath, Projected, Projection, Spec,
-    Template, Volume,
+    Template, Volume, WorkloadRef,
 };
 pub use workload::{
     Condition, NoTemplate, Owner, PodTemplate, RevisionData, RollbackTarget, Workload, WorkloadMetadata, WorkloadStatus,

@@ -77,7 +77,9 @@ impl Known {
             ("autoscaling", "v1", "Scale", ("apps", "statefulsets", "scale")) => {
                 Some(Self::Scale(HolderKind::StatefulSet))
             }
-            (group, "v1", kind, (_, _, "")) => HolderKind::from_kind(group, kind).map(Self::Holder),
+            (group, version, kind, (_, _, "")) => {
+                HolderKind::from_kind(group, kind).filter(|kind| kind.version() == version).map(Self::Holder)
+            }
             _ => None,
         }
     }

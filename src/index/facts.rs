@@ -25,10 +25,12 @@ pub struct Facts {
     pub owner: Option<Owner>,
     /// What it needs, or why that cannot be read.
     pub references: References,
-    /// Of a StatefulSet: the ControllerRevision that missing pods may still be made from.
+    /// What pods may still be made from, beside its template: see [`Workload::pending_revision`].
     pub pending_revision: Option<Box<str>>,
-    /// Of an old ReplicaSet at zero: whose rollback would need that, for nothing else does.
+    /// Of an old ReplicaSet at zero: whose rollback would need that, for nothing else does, unless a Rollout goes back.
     pub rollback_target: Option<RollbackTarget>,
+    /// By what the Rollout knows it that may go back to it.
+    pub rollout_hash: Option<Box<str>>,
 }
 
 /// What is kept of a model ConfigMap.
@@ -71,14 +73,16 @@ impl Facts {
     /// Extracts them; the object is not needed afterwards.
     pub fn of(kind: HolderKind, workload: &Workload) -> Self {
         let metadata = &workload.metadata;
-        let pending = workload.pending_revision().filter(|_| kind == HolderKind::StatefulSet);
         let rollback_target = workload.rollback_target(kind);
+        let is_of_rollout = |target: &&RollbackTarget| *target.owner.kind == *HolderKind::Rollout.kind();
+        let hash = rollback_target.as_ref().filter(is_of_rollout).and(metadata.rollout_hash.as_ref());
         let references = if rollback_target.is_some() { References::of_template } else { References::of };
         Self {
             id: ObjectId { kind, namespace: metadata.namespace.as_str().into(), name: metadata.name.as_str().into() },
             owner: workload.controller().cloned(),
             references: references(kind, workload),
-            pending_revision: pending.map(Into::into),
+            pending_revision: workload.pending_revision(kind).map(Into::into),
+            rollout_hash: hash.cloned(),
             rollback_target,
         }
     }
@@ -91,16 +95,17 @@ impl Facts {
             references: References::unreadable(reason),
             pending_revision: None,
             rollback_target: None,
+            rollout_hash: None,
         }
     }
 
     /// What is to be kept of them where rollback targets are treated like this.
     pub(super) fn under(self, rollback_targets: RollbackTargets) -> Self {
         match self.rollback_target {
-            Some(_) if rollback_targets == RollbackTargets::Ignore => {
+            Some(_) if rollback_targets == RollbackTargets::Ignore && self.rollout_hash.is_none() => {
                 Self { references: References::default(), rollback_target: None, ..self }
             }
-            Some(_) if self.references.is_empty() => Self { rollback_target: None, ..self },
+            Some(_) if self.references.is_empty() => Self { rollback_target: None, rollout_hash: None, ..self },
             _ => self,
         }
     }
@@ -112,7 +117,7 @@ impl Facts {
     }
 
     /// Whether a proof about `catalogs` must take the object into account, by itself or as one end of the link
-    /// between a StatefulSet and its ControllerRevision.
+    /// between a StatefulSet and its ControllerRevision, or a Rollout and its stable ReplicaSet.
     pub fn touches(&self, catalogs: &BTreeSet<CatalogKey>) -> bool {
         self.references.unreadable.is_some()
             || self.pending_revision.is_some()
@@ -133,6 +138,7 @@ impl Facts {
             | HolderKind::Job
             | HolderKind::ReplicaSet
             | HolderKind::ReplicationController
+            | HolderKind::Rollout
             | HolderKind::StatefulSet => {
                 !self.references.is_empty() || self.owner.is_some() || self.pending_revision.is_some()
             }

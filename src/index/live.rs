@@ -29,8 +29,9 @@ const ATTEMPTS: usize = 3;
 /// What controllers make from a template is exempt from admission (P1), and so is not seen by it: between two
 /// LISTs a Deployment may make a ReplicaSet, that a Pod, and be changed by its user. Looked at in this order, a
 /// reference that moves down is met further down; the other way round it would slip through.
-const TOP_DOWN: [HolderKind; 9] = [
+const TOP_DOWN: [HolderKind; 10] = [
     HolderKind::CronJob,
+    HolderKind::Rollout,
     HolderKind::Deployment,
     HolderKind::StatefulSet,
     HolderKind::DaemonSet,
@@ -174,7 +175,15 @@ async fn list<T: Read>(client: &Client, kind: T::Kind, index: &mut Index, scope:
                 return Ok(());
             }
             // A continue token that the server offers with a 410 would go on at another revision.
-            Err(LiveError::Unlisted { source, .. }) if is_gone(&source) => {}
+            Err(LiveError::Unlisted { source, .. }) if is(410, &source) => {}
+            // Of what is not installed there is nothing; nor is any left once it was taken away between two pages. An
+            // API server that starts says 503 until it has heard of all kinds. Whoever makes the first one of a kind
+            // that another API server has heard of passes P1.
+            Err(LiveError::Unlisted { source, .. }) if of.may_be_absent() && is(404, &source) => {
+                index.restart(of);
+                index.complete(of);
+                return Ok(());
+            }
             Err(error) => return Err(error),
         }
     }
@@ -224,8 +233,8 @@ impl Scope<'_> {
     }
 }
 
-fn is_gone(error: &Error) -> bool {
-    matches!(error, Error::Api(status) if status.code == 410)
+fn is(code: u16, error: &Error) -> bool {
+    matches!(error, Error::Api(status) if status.code == code)
 }
 
 #[cfg(test)]

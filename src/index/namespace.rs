@@ -8,6 +8,7 @@ use super::owner::Controller;
 use super::pods::Pods;
 use super::table::{Id, Table};
 use super::tally::Tally;
+use crate::guard::RollbackTargets;
 use crate::object::HolderKind;
 use crate::reference::References;
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -39,12 +40,21 @@ pub(super) struct Namespace {
     pods: BTreeMap<Group, Pods>,
     /// The objects of the other kinds, by set.
     templates: BTreeMap<SetId, BTreeSet<(HolderKind, Arc<str>)>>,
-    /// But for ReplicaSets that only a rollback would bring back: these, and their revisions.
-    targets: BTreeMap<SetId, BTreeMap<Arc<str>, Option<u64>>>,
-    /// Whether these hold what they need.
-    targets_hold: bool,
-    /// StatefulSets that may still make pods from a ControllerRevision, and which.
-    pending: BTreeMap<Arc<str>, Box<str>>,
+    /// But for ReplicaSets at zero, which only a rollback would bring back, or the Rollout to which they are stable.
+    targets: BTreeMap<SetId, BTreeMap<Arc<str>, Target>>,
+    /// What the others of these count for.
+    rollback_targets: RollbackTargets,
+    /// StatefulSets and Rollouts that may still make pods from what is not their template, and from what.
+    pending: BTreeMap<HolderKind, BTreeMap<Arc<str>, Box<str>>>,
+}
+
+/// What is kept of a ReplicaSet at zero.
+#[derive(Debug, Eq, PartialEq)]
+struct Target {
+    /// Its number.
+    revision: Option<u64>,
+    /// By what its Rollout knows it.
+    rollout_hash: Option<Box<str>>,
 }
 
 /// One row: twelve bytes, for there may be a million of them.
@@ -60,7 +70,7 @@ struct Object {
 // === impl Namespace ===
 
 impl Namespace {
-    pub(super) fn new(name: &str, targets_hold: bool) -> Self {
+    pub(super) fn new(name: &str, rollback_targets: RollbackTargets) -> Self {
         Self {
             name: name.into(),
             objects: BTreeMap::new(),
@@ -70,7 +80,7 @@ impl Namespace {
             pods: BTreeMap::new(),
             templates: BTreeMap::new(),
             targets: BTreeMap::new(),
-            targets_hold,
+            rollback_targets,
             pending: BTreeMap::new(),
         }
     }
@@ -151,25 +161,29 @@ impl Namespace {
     pub(super) fn is_held(&self, set: SetId) -> bool {
         self.pod_groups(set).next().is_some()
             || self.templates_of(set).next().is_some()
-            || (self.targets_hold && self.targets.contains_key(&set))
+            || self.stable_targets_of(set).next().is_some()
+            || (self.rollback_targets.hold() && self.targets.contains_key(&set))
     }
 
-    /// Whether there is anything that only a rollback would need.
+    /// Whether there may be anything that only a rollback would need.
     pub(super) fn has_targets(&self) -> bool {
-        !self.targets.is_empty()
+        self.rollback_targets != RollbackTargets::Ignore && !self.targets.is_empty()
     }
 
     /// The StatefulSets whose pods may be made from a ControllerRevision that is not known.
     pub(super) fn lacking(&self) -> impl Iterator<Item = Lacking<'_>> {
-        self.pending.iter().filter(|(name, revision)| !self.is_revision_of(revision, name)).map(|(name, revision)| {
-            Lacking { name, revision, set: self.object(HolderKind::StatefulSet, name).and_then(|object| object.set) }
+        let pending = self.pending.get(&HolderKind::StatefulSet).into_iter().flatten();
+        pending.filter(|(name, revision)| !self.is_revision_of(revision, name)).map(|(name, revision)| Lacking {
+            name,
+            revision,
+            set: self.object(HolderKind::StatefulSet, name).and_then(|object| object.set),
         })
     }
 
     /// Adds everybody with the references of `set` to `tally`.
     pub(super) fn tally<'a>(&'a self, set: SetId, tally: &mut Tally<'a>) {
         self.tally_present(set, tally);
-        if self.targets_hold {
+        if self.rollback_targets.hold() {
             self.tally_targets(&BTreeSet::from([set]), tally);
         }
     }
@@ -189,15 +203,19 @@ impl Namespace {
         for (kind, name) in self.templates_of(set) {
             self.tally_template(kind, name, reason.map(Into::into), tally);
         }
+        for name in self.stable_targets_of(set) {
+            self.tally_template(HolderKind::ReplicaSet, name, reason.map(Into::into), tally);
+        }
     }
 
     /// Adds everybody who would have the references of one of `sets` after a rollback, and has not as it is.
     pub(super) fn tally_targets<'a>(&'a self, sets: &BTreeSet<SetId>, tally: &mut Tally<'a>) {
-        for (name, revision) in sets.iter().filter_map(|set| self.targets.get(set)).flatten() {
-            let Some(deployment) = self.owner(HolderKind::ReplicaSet, name).map(Controller::name) else { continue };
-            let current = self.object(HolderKind::Deployment, deployment).and_then(|object| object.set);
+        let targets = sets.iter().filter_map(|set| self.targets.get(set)).flatten();
+        for (name, target) in targets.filter(|(name, target)| !self.is_stable(name, target)) {
+            let Some(owner) = self.owner(HolderKind::ReplicaSet, name) else { continue };
+            let current = owner.watched().and_then(|kind| self.object(kind, owner.name())?.set);
             if current.is_none_or(|set| !sets.contains(&set)) {
-                tally.rollback_target(&self.name, name, deployment, *revision);
+                tally.rollback_target(&self.name, name, owner, target.revision);
             }
         }
     }
@@ -251,21 +269,22 @@ impl Namespace {
             None => facts.references.is_empty(),
         };
         let target = object.set.filter(|_| facts.id.kind == HolderKind::ReplicaSet);
-        let target = target.and_then(|set| self.targets.get(&set)?.get(name).copied());
+        let target = target.and_then(|set| self.targets.get(&set)?.get(name));
         same_references
             && same_owner
-            && target == facts.rollback_target.as_ref().map(|target| target.revision)
+            && target == Target::of(facts).as_ref()
             && self.pending_of(facts.id.kind, name) == facts.pending_revision.as_deref()
     }
 
     fn pending_of(&self, kind: HolderKind, name: &str) -> Option<&str> {
-        let revision = self.pending.get(name)?;
-        (kind == HolderKind::StatefulSet).then_some(revision)
+        self.pending.get(&kind)?.get(name).map(|revision| &**revision)
     }
 
     /// Enters an object that is not there; says whether it holds anything.
     fn insert(&mut self, facts: Facts, seen: u32, needs: &mut Needs) -> bool {
         let kind = facts.id.kind;
+        let target = Target::of(&facts);
+        let counts = target.as_ref().is_none_or(|target| self.may_hold(target));
         let name: Arc<str> = facts.id.name.into();
         let owner = facts.owner.map(|owner| self.owners.acquire(owner.into()).0);
         let set = (!facts.references.is_empty()).then(|| self.acquire(facts.references, needs));
@@ -273,17 +292,15 @@ impl Namespace {
             let name = Arc::clone(&name);
             if kind == HolderKind::Pod {
                 self.insert_pod((set, owner), name);
-            } else if let Some(target) = &facts.rollback_target {
-                self.targets.entry(set).or_default().insert(name, target.revision);
+            } else if let Some(target) = target {
+                self.targets.entry(set).or_default().insert(name, target);
             } else {
                 self.templates.entry(set).or_default().insert((kind, name));
             }
         }
-        let pending = facts.pending_revision;
-        let counts = facts.rollback_target.is_none() || self.targets_hold;
-        let holds_anything = (set.is_some() && counts) || pending.is_some();
-        if let Some(revision) = pending.filter(|_| kind == HolderKind::StatefulSet) {
-            self.pending.insert(Arc::clone(&name), revision);
+        let holds_anything = (set.is_some() && counts) || facts.pending_revision.is_some();
+        if let Some(revision) = facts.pending_revision {
+            self.pending.entry(kind).or_default().insert(Arc::clone(&name), revision);
         }
         let object = Object { owner, set, seen };
         self.objects.entry(kind).or_default().insert(name, object);
@@ -296,8 +313,8 @@ impl Namespace {
         if let Some(set) = object.set {
             if kind == HolderKind::Pod {
                 self.remove_pod((set, object.owner), name);
-            } else if kind == HolderKind::ReplicaSet && self.remove_target(set, name) {
-                held = self.targets_hold;
+            } else if let Some(target) = self.remove_target(kind, set, name) {
+                held = self.may_hold(&target);
             } else {
                 remove_from(&mut self.templates, set, &(kind, Arc::clone(name)));
             }
@@ -306,7 +323,7 @@ impl Namespace {
         if let Some(owner) = object.owner {
             self.owners.release(owner);
         }
-        let was_pending = kind == HolderKind::StatefulSet && self.pending.remove(&**name).is_some();
+        let was_pending = self.remove_pending(kind, name);
         held || was_pending || kind == HolderKind::ControllerRevision
     }
 
@@ -323,14 +340,24 @@ impl Namespace {
         }
     }
 
-    /// Says whether it was one.
-    fn remove_target(&mut self, set: SetId, name: &str) -> bool {
-        let Some(targets) = self.targets.get_mut(&set) else { return false };
-        let was_target = targets.remove(name).is_some();
+    /// Gives it back if it was one.
+    fn remove_target(&mut self, kind: HolderKind, set: SetId, name: &str) -> Option<Target> {
+        let targets = self.targets.get_mut(&set).filter(|_| kind == HolderKind::ReplicaSet)?;
+        let target = targets.remove(name);
         if targets.is_empty() {
             self.targets.remove(&set);
         }
-        was_target
+        target
+    }
+
+    /// Says whether there was anything.
+    fn remove_pending(&mut self, kind: HolderKind, name: &str) -> bool {
+        let Some(pending) = self.pending.get_mut(&kind) else { return false };
+        let was_pending = pending.remove(name).is_some();
+        if pending.is_empty() {
+            self.pending.remove(&kind);
+        }
+        was_pending
     }
 
     fn acquire(&mut self, references: References, needs: &mut Needs) -> SetId {
@@ -378,11 +405,29 @@ impl Namespace {
 
     /// A ControllerRevision counts while its StatefulSet may still make pods from it, all others always.
     fn counts(&self, kind: HolderKind, name: &str) -> bool {
-        kind != HolderKind::ControllerRevision
-            || self.owner(kind, name).is_some_and(|owner| {
-                owner.watched() == Some(HolderKind::StatefulSet)
-                    && self.pending.get(owner.name()).map(|it| &**it) == Some(name)
-            })
+        kind != HolderKind::ControllerRevision || self.is_pending(HolderKind::StatefulSet, kind, name, name)
+    }
+
+    /// The ReplicaSets at zero that have the references of `set` and to which their Rollouts may go back.
+    fn stable_targets_of(&self, set: SetId) -> impl Iterator<Item = &str> {
+        let targets = self.targets.get(&set).into_iter().flatten();
+        targets.filter(|(name, target)| self.is_stable(name, target)).map(|(name, _)| &**name)
+    }
+
+    fn is_stable(&self, name: &str, target: &Target) -> bool {
+        let hash = target.rollout_hash.as_deref();
+        hash.is_some_and(|hash| self.is_pending(HolderKind::Rollout, HolderKind::ReplicaSet, name, hash))
+    }
+
+    /// Whether the object is what its owner, of kind `by`, may still make pods from, and calls `revision`.
+    fn is_pending(&self, by: HolderKind, kind: HolderKind, name: &str, revision: &str) -> bool {
+        let owner = self.owner(kind, name).filter(|owner| owner.watched() == Some(by));
+        owner.is_some_and(|owner| self.pending_of(by, owner.name()) == Some(revision))
+    }
+
+    /// Whether a ReplicaSet at zero holds what it needs, or may come to by a change of another object.
+    fn may_hold(&self, target: &Target) -> bool {
+        self.rollback_targets.hold() || target.rollout_hash.is_some()
     }
 
     fn is_revision_of(&self, revision: &str, stateful_set: &str) -> bool {
@@ -408,7 +453,16 @@ impl Namespace {
     }
 }
 
-/// A StatefulSet that may make pods from a ControllerRevision that is not known.
+impl Target {
+    /// That of an object which is one.
+    fn of(facts: &Facts) -> Option<Self> {
+        let target = facts.rollback_target.as_ref()?;
+        Some(Self { revision: target.revision, rollout_hash: facts.rollout_hash.clone() })
+    }
+}
+
+/// A StatefulSet that may make pods from a ControllerRevision that is not known. (A Rollout whose stable ReplicaSet is
+/// not there can make no pods from it: it is all that has its template.)
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lacking<'a> {
     /// The StatefulSet.

@@ -115,6 +115,11 @@ impl Source {
         }
     }
 
+    /// Whether an API server may not know the kind at all, because it is not installed: then there are none of it.
+    pub(super) fn may_be_absent(self) -> bool {
+        matches!(self, Self::Holders(kind) if !kind.is_built_in())
+    }
+
     fn group(self) -> &'static str {
         match self {
             Self::Holders(kind) => kind.group(),

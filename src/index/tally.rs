@@ -1,8 +1,9 @@
 //! Counts holders by their top-level workload, in memory that does not depend on the number of pods.
 
+use super::owner::Controller;
 use super::pods::Pods;
 use crate::holder::{Holders, Workload};
-use crate::object::{HolderKind, RollbackTarget};
+use crate::object::{HolderKind, Owner, RollbackTarget};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -24,8 +25,8 @@ struct Count<'a> {
     pods: usize,
     /// The first few, sorted.
     names: Vec<&'a str>,
-    /// The Deployment that may roll back to it, and to which revision.
-    rollback_target: Option<(&'a str, Option<u64>)>,
+    /// Who may roll back to it, and to which revision.
+    rollback_target: Option<(&'a Controller, Option<u64>)>,
     unreadable: Option<Cow<'a, str>>,
 }
 
@@ -56,16 +57,16 @@ impl<'a> Tally<'a> {
         count.explain(unreadable);
     }
 
-    /// Counts a ReplicaSet that only a rollback would bring back, for itself: its Deployment may need something else.
+    /// Counts a ReplicaSet that only a rollback would bring back, for itself: its owner may need something else.
     pub(super) fn rollback_target(
         &mut self,
         namespace: &'a str,
         name: &'a str,
-        deployment: &'a str,
+        owner: &'a Controller,
         revision: Option<u64>,
     ) {
         let count = self.count(namespace, HolderKind::ReplicaSet.kind(), name);
-        count.rollback_target = Some((deployment, revision));
+        count.rollback_target = Some((owner, revision));
     }
 
     /// Counts pods of one owner.
@@ -128,7 +129,8 @@ impl<'a> Count<'a> {
     }
 
     fn named(self, namespace: &str, kind: &str, name: &str) -> Workload {
-        let target = |(deployment, revision): (&str, _)| RollbackTarget { deployment: deployment.into(), revision };
+        let owner = |it: &Controller| Owner { kind: it.kind().into(), name: it.name().into() };
+        let target = |(it, revision): (&Controller, _)| RollbackTarget { owner: owner(it), revision };
         Workload {
             kind: kind.into(),
             namespace: namespace.into(),

@@ -21,6 +21,7 @@ fn object(kind: HolderKind, name: &str) -> Facts {
         references: References::default(),
         pending_revision: None,
         rollback_target: None,
+        rollout_hash: None,
     }
 }
 

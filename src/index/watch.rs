@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            ┌──────────────── an error while listing, or an object lost: open anew ───────────────┐
-//!            ▼                                                                                     │
+//!            ▼                             a kind that is not installed: none, look again later    │
 //!   kube watcher (streaming list, or pages where the server has none) ──Event──▶ Follower ──▶ RwLock<Index>
 //!                                                                                   └──────▶ changes: "look again"
 //! ```
@@ -43,6 +43,9 @@ const CALM: Duration = Duration::from_secs(60);
 /// So many streamed lists may end before their time, one after the other, before pages are tried instead.
 const STREAMS: u32 = 3;
 
+/// How often it is looked whether a kind that is not installed has come: within a minute, it is said.
+const ABSENT: Duration = Duration::from_secs(20);
+
 /// The watches, and what tells that they saw something.
 #[derive(Debug)]
 pub struct Watches {
@@ -76,6 +79,8 @@ struct Follower<K> {
     begun: u32,
     /// Whether the index says that this watch does not get on.
     failing: bool,
+    /// Whether the kind is known not to be installed.
+    absent: bool,
 }
 
 /// Where a watcher stands.
@@ -111,6 +116,7 @@ impl<K: Copy + Into<Source>> Follower<K> {
             phase: Phase::Opening,
             begun: 0,
             failing: false,
+            absent: false,
         }
     }
 
@@ -143,6 +149,11 @@ impl<K: Copy + Into<Source>> Follower<K> {
                 continue;
             };
             if self.cannot_stream(&trouble) {
+                return;
+            }
+            if self.source.may_be_absent() && trouble.status() == Some(404) {
+                self.find_none();
+                tokio::time::sleep(ABSENT).await;
                 return;
             }
             self.report(&trouble);
@@ -192,8 +203,25 @@ impl<K: Copy + Into<Source>> Follower<K> {
         self.phase = Phase::Following;
         self.begun = 0;
         self.failing = false;
+        self.absent = false;
         info!(source = %self.source, "listed");
         self.index.write().complete(self.source)
+    }
+
+    /// There is no such kind, and so nothing of it; that is known as well as if an empty list had been read.
+    fn find_none(&mut self) {
+        self.begun = 0;
+        self.failing = false;
+        if !std::mem::replace(&mut self.absent, true) {
+            info!(source = %self.source, "not installed; looked for again from time to time");
+        }
+        let mut index = self.index.write();
+        index.restart(self.source);
+        let changed = index.complete(self.source);
+        drop(index);
+        if changed {
+            self.changes.send_replace(());
+        }
     }
 
     /// Nothing was heard for a while, no trouble either: a watch that failed was resumed.

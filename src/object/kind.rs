@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The built-in kinds of object whose pod template, or itself, can hold entries.
+/// The kinds of object whose pod template, or itself, can hold entries.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum HolderKind {
     /// `batch/v1`
@@ -21,6 +21,8 @@ pub enum HolderKind {
     ReplicaSet,
     /// `v1`
     ReplicationController,
+    /// `argoproj.io/v1alpha1`, where Argo Rollouts is installed.
+    Rollout,
     /// `apps/v1`
     StatefulSet,
 }
@@ -29,7 +31,7 @@ pub enum HolderKind {
 
 impl HolderKind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::CronJob,
         Self::ControllerRevision,
         Self::DaemonSet,
@@ -38,6 +40,7 @@ impl HolderKind {
         Self::Pod,
         Self::ReplicaSet,
         Self::ReplicationController,
+        Self::Rollout,
         Self::StatefulSet,
     ];
 
@@ -46,6 +49,11 @@ impl HolderKind {
     /// The version is not asked for: webhooks are registered for one, and the API server converts to it.
     pub fn from_kind(group: &str, kind: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|holder| holder.group() == group && holder.kind() == kind)
+    }
+
+    /// Whether every API server knows it; the others are there once somebody installs them, and may go again.
+    pub const fn is_built_in(self) -> bool {
+        !matches!(self, Self::Rollout)
     }
 
     /// Whether a workload of this kind is guarded as a server.
@@ -61,12 +69,13 @@ impl HolderKind {
                 "apps"
             }
             Self::Pod | Self::ReplicationController => "",
+            Self::Rollout => "argoproj.io",
         }
     }
 
     /// The API version that is read, within the group.
     pub const fn version(self) -> &'static str {
-        "v1"
+        if self.is_built_in() { "v1" } else { "v1alpha1" }
     }
 
     /// Group and version, as `apiVersion` writes them.
@@ -77,6 +86,7 @@ impl HolderKind {
                 "apps/v1"
             }
             Self::Pod | Self::ReplicationController => "v1",
+            Self::Rollout => "argoproj.io/v1alpha1",
         }
     }
 
@@ -91,6 +101,7 @@ impl HolderKind {
             Self::Pod => "Pod",
             Self::ReplicaSet => "ReplicaSet",
             Self::ReplicationController => "ReplicationController",
+            Self::Rollout => "Rollout",
             Self::StatefulSet => "StatefulSet",
         }
     }
@@ -106,6 +117,7 @@ impl HolderKind {
             Self::Pod => "pods",
             Self::ReplicaSet => "replicasets",
             Self::ReplicationController => "replicationcontrollers",
+            Self::Rollout => "rollouts",
             Self::StatefulSet => "statefulsets",
         }
     }
@@ -151,7 +163,7 @@ mod tests {
             ("apps", "Pod"),
             ("apps.kruise.io", "StatefulSet"),
             ("apps", "deployment"),
-            ("argoproj.io", "Rollout"),
+            ("rollouts.kruise.io", "Rollout"),
         ] {
             assert_eq!(HolderKind::from_kind(group, kind), None, "{group}/{kind}");
         }

@@ -19,6 +19,9 @@ pub struct Spec {
     /// The pod template of a workload or of a job template.
     #[serde(deserialize_with = "object")]
     pub template: Option<Box<Template>>,
+    /// Of a Rollout: whose template it uses instead of one of its own.
+    #[serde(deserialize_with = "object")]
+    pub workload_ref: Option<WorkloadRef>,
     /// The job template of a CronJob.
     #[serde(deserialize_with = "object")]
     pub job_template: Option<Box<Template>>,
@@ -35,6 +38,10 @@ pub struct Spec {
     #[serde(deserialize_with = "objects")]
     pub volumes: Vec<Volume>,
 }
+
+/// Another workload; that there is one is all that counts.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct WorkloadRef {}
 
 /// What objects are made from.
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -10,8 +10,11 @@ use super::{HolderKind, Object, Spec, StringMap, Template, nullable, object, obj
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
-/// The annotation by which a Deployment numbers its ReplicaSets.
-const DEPLOYMENT_REVISION: &str = "deployment.kubernetes.io/revision";
+/// The annotations by which a Deployment, and a Rollout, numbers its ReplicaSets.
+const REVISIONS: [(HolderKind, &str); 2] = [
+    (HolderKind::Deployment, "deployment.kubernetes.io/revision"),
+    (HolderKind::Rollout, "rollout.argoproj.io/revision"),
+];
 
 /// An object of any [`HolderKind`]: the fields that references and holding rest on.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +52,9 @@ pub struct WorkloadMetadata {
     /// Annotations.
     #[serde(deserialize_with = "owned")]
     pub annotations: StringMap<'static>,
+    /// The label by which a Rollout knows one of its ReplicaSets.
+    #[serde(rename = "labels", deserialize_with = "rollout_hash")]
+    pub rollout_hash: Option<Box<str>>,
     /// The one of `ownerReferences` that controls it.
     #[serde(rename = "ownerReferences", deserialize_with = "controller")]
     pub controller: Option<Owner>,
@@ -65,6 +71,7 @@ pub struct WorkloadStatus {
     #[serde(deserialize_with = "objects")]
     pub conditions: Vec<Condition>,
     /// The `metadata.generation` that the rest of the status is about.
+    #[serde(deserialize_with = "generation")]
     pub observed_generation: Option<i64>,
     /// Of a StatefulSet: the revision that it is coming from.
     #[serde(deserialize_with = "nullable")]
@@ -72,6 +79,9 @@ pub struct WorkloadStatus {
     /// Of a StatefulSet: the revision that it is going to.
     #[serde(deserialize_with = "nullable")]
     pub update_revision: String,
+    /// Of a Rollout: by what it knows the ReplicaSet that was promoted last.
+    #[serde(rename = "stableRS", deserialize_with = "nullable")]
+    pub stable_replica_set: String,
     /// Of what has replicas: how many pods there are, how many of them are of the current template, and how many, of
     /// whatever template, are ready.
     #[serde(deserialize_with = "nullable")]
@@ -123,12 +133,12 @@ pub struct Owner {
     pub name: Box<str>,
 }
 
-/// An old ReplicaSet at zero, which its Deployment keeps to roll back to.
+/// An old ReplicaSet at zero, which its Deployment or Rollout keeps to roll back to.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RollbackTarget {
-    /// The name of the Deployment, in the same namespace.
-    pub deployment: Box<str>,
-    /// The number that `kubectl rollout undo --to-revision` takes.
+    /// Whose it is, in the same namespace.
+    pub owner: Owner,
+    /// The number that `undo --to-revision` takes.
     pub revision: Option<u64>,
 }
 
@@ -197,7 +207,8 @@ impl Workload {
     /// Whether pods run, or can still come, from it. Only then it holds, or serves, anything.
     ///
     /// An object that is being deleted is live until it is gone. Of a StatefulSet's ControllerRevision only the
-    /// StatefulSet knows, by [`Workload::pending_revision`]; a DaemonSet never goes back to one by itself.
+    /// StatefulSet knows, by [`Workload::pending_revision`], as a Rollout of its ReplicaSet at zero; a DaemonSet never
+    /// goes back to one by itself.
     pub fn is_live(&self, kind: HolderKind) -> bool {
         match kind {
             HolderKind::ControllerRevision => {
@@ -206,6 +217,7 @@ impl Workload {
             HolderKind::Job => !self.is_finished(),
             HolderKind::Pod => !matches!(self.status.phase.as_str(), "Succeeded" | "Failed"),
             HolderKind::ReplicaSet => self.replicas() != 0,
+            HolderKind::Rollout => !self.borrows_its_template(),
             HolderKind::CronJob
             | HolderKind::DaemonSet
             | HolderKind::Deployment
@@ -214,14 +226,15 @@ impl Workload {
         }
     }
 
-    /// Whose rollback would bring it back to life: that of a Deployment which keeps it at zero. A Deployment deletes what
-    /// is older than its `revisionHistoryLimit`, so all that is there is within the history.
+    /// Whose rollback would bring it back to life: that of a Deployment or Rollout which keeps it at zero. Both delete what
+    /// is older than their `revisionHistoryLimit`, so all that is there is within the history.
     pub fn rollback_target(&self, kind: HolderKind) -> Option<RollbackTarget> {
-        let owner = self.controller().filter(|owner| *owner.kind == *HolderKind::Deployment.kind())?;
+        let owner = self.controller()?;
+        let (_, annotation) = REVISIONS.into_iter().find(|(kind, _)| *owner.kind == *kind.kind())?;
         let is_target = kind == HolderKind::ReplicaSet && !self.is_live(kind);
-        let revision = self.metadata.annotations.get(DEPLOYMENT_REVISION);
+        let revision = self.metadata.annotations.get(annotation);
         let revision = revision.and_then(|number| number.parse().ok());
-        is_target.then(|| RollbackTarget { deployment: owner.name.clone(), revision })
+        is_target.then(|| RollbackTarget { owner: owner.clone(), revision })
     }
 
     /// How many pods it wants.
@@ -245,15 +258,23 @@ impl Workload {
         seen && (of_replicas || of_nodes)
     }
 
-    /// Of a StatefulSet: the ControllerRevision that missing pods may still be made from, beside its template.
+    /// What pods may still be made from, beside its template: of a StatefulSet the name of a ControllerRevision, of a
+    /// Rollout the `rollout_hash` of a ReplicaSet.
     ///
-    /// Until its controller has seen the newest template, both revisions of the status are the old one, and
-    /// pods still come from it.
-    pub fn pending_revision(&self) -> Option<&str> {
+    /// Until its controller has seen the newest template, both revisions of a StatefulSet's status are the old one, and
+    /// pods still come from it. A Rollout may go back to what is stable until something else was promoted, were it at
+    /// zero meanwhile.
+    pub fn pending_revision(&self, kind: HolderKind) -> Option<&str> {
         let status = &self.status;
-        let current = status.current_revision.as_str();
-        let unseen = self.metadata.generation.is_some() && self.metadata.generation != status.observed_generation;
-        (!current.is_empty() && (unseen || current != status.update_revision)).then_some(current)
+        match kind {
+            HolderKind::Rollout => Some(status.stable_replica_set.as_str()).filter(|hash| !hash.is_empty()),
+            HolderKind::StatefulSet => {
+                let current = status.current_revision.as_str();
+                let seen = self.metadata.generation.is_none() || self.metadata.generation == status.observed_generation;
+                (!current.is_empty() && (!seen || current != status.update_revision)).then_some(current)
+            }
+            _ => None,
+        }
     }
 
     /// The pod template, or what takes its place in an object of this kind.
@@ -279,8 +300,17 @@ impl Workload {
             | HolderKind::Job
             | HolderKind::ReplicaSet
             | HolderKind::ReplicationController
+            | HolderKind::Rollout
             | HolderKind::StatefulSet => view(spec?.template.as_deref(), "spec.template"),
         }
+    }
+
+    /// Of a Rollout: whether its pods are made from the template of another object, which holds by itself. One that has
+    /// a template all the same is refused by its controller; it holds what that says.
+    fn borrows_its_template(&self) -> bool {
+        self.spec.as_ref().is_some_and(|spec| {
+            spec.workload_ref.is_some() && spec.template.as_ref().is_none_or(|template| template.spec.is_none())
+        })
     }
 
     /// Of a Job: whether it will start no pod again.
@@ -326,6 +356,32 @@ fn view<'a>(template: Option<&'a Template>, path: &'static str) -> Result<PodTem
 
 fn owned<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StringMap<'static>, D::Error> {
     nullable(deserializer).map(StringMap::into_owned)
+}
+
+/// Takes the one label out of `labels`.
+fn rollout_hash<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<str>>, D::Error> {
+    #[derive(Deserialize)]
+    struct Labels {
+        #[serde(rename = "rollouts-pod-template-hash", default)]
+        hash: Option<Box<str>>,
+    }
+    let labels: Option<Labels> = object(deserializer)?;
+    Ok(labels.and_then(|labels| labels.hash))
+}
+
+/// A number, or a text as Rollouts write it; what is none was written by a version that hashed the spec instead.
+fn generation<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Generation {
+        Number(i64),
+        Text(String),
+    }
+    let read: Option<Generation> = Option::deserialize(deserializer)?;
+    Ok(read.and_then(|read| match read {
+        Generation::Number(number) => Some(number),
+        Generation::Text(text) => text.parse().ok(),
+    }))
 }
 
 /// Takes the controller out of `ownerReferences`; the API server allows at most one.

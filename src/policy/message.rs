@@ -13,6 +13,7 @@ use crate::catalog::{Catalog, CatalogError, EntryName, Format, UnknownFormat};
 use crate::guard::{Guard, WhileInUse};
 use crate::holder::{Holders, Workload};
 use crate::names;
+use crate::object::Owner;
 use crate::reference::CatalogKey;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -99,8 +100,8 @@ pub(super) fn in_use(
              (step 1), roll out the app (step 2), then remove the old one (step 3)."
         }
         _ if held.values().all(|holders| holders.workloads.iter().all(|w| w.rollback_target.is_some())) => {
-            "This is step 3 (remove) of a release. Only a rollback would need it: lower the Deployment's \
-             revisionHistoryLimit, or delete the old ReplicaSet, if nobody is to roll back to it."
+            "This is step 3 (remove) of a release. Only a rollback would need it: lower its owner's revisionHistoryLimit, \
+             or delete the old ReplicaSet, if nobody is to roll back to it."
         }
         _ if held.values().any(|holders| holders.workloads.iter().any(|w| w.unreadable.is_some())) => {
             "What cannot be read counts as using everything in its namespace: correct it first."
@@ -138,19 +139,19 @@ pub(super) fn kept_for_now(kept: &BTreeSet<EntryName>) -> String {
 
 /// What a user is told of entries that go although a rollback would need them; nothing where none would.
 pub(super) fn needed_by_rollbacks(targets: &BTreeMap<EntryName, Holders>) -> Option<String> {
-    let mut deployments: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    let mut owners: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     for workload in targets.values().flat_map(|targets| &targets.workloads) {
         if let Some(target) = &workload.rollback_target {
-            deployments.entry((&workload.namespace, &target.deployment)).or_default().extend(target.revision);
+            owners.entry((&workload.namespace, &target.owner)).or_default().extend(target.revision);
         }
     }
-    if deployments.is_empty() {
+    if owners.is_empty() {
         return None;
     }
-    let described = deployments.into_iter().map(|((namespace, name), revisions)| match revisions.len() {
-        0 => format!("Deployment {namespace}/{name}"),
-        1 => format!("Deployment {namespace}/{name} (revision {})", list(revisions, NAMES)),
-        _ => format!("Deployment {namespace}/{name} (revisions {})", list(revisions, NAMES)),
+    let described = owners.into_iter().map(|((namespace, Owner { kind, name }), revisions)| match revisions.len() {
+        0 => format!("{kind} {namespace}/{name}"),
+        1 => format!("{kind} {namespace}/{name} (revision {})", list(revisions, NAMES)),
+        _ => format!("{kind} {namespace}/{name} (revisions {})", list(revisions, NAMES)),
     });
     let (noun, are, them) = if targets.len() == 1 { ("entry", "is", "it") } else { ("entries", "are", "them") };
     let (entries, described) = (list(targets.keys(), NAMES), list(described, NAMES));
@@ -455,7 +456,7 @@ fn describe(workload: &Workload) -> String {
     }
     if let Some(target) = &workload.rollback_target {
         let revision = target.revision.map(|number| format!(" (revision {number})")).unwrap_or_default();
-        return format!("rollback target {object} of Deployment {}{revision}", target.deployment);
+        return format!("rollback target {object} of {} {}{revision}", target.owner.kind, target.owner.name);
     }
     match workload.pods {
         0 => format!("the pod template of {object}"),

@@ -273,6 +273,13 @@ fn workloads() -> Vec<Case> {
             "CREATE of Deployment apps/v1beta1",
         ),
         case(
+            "a Rollout of a version that nobody judges",
+            deployment("/kind", json!({"group": "argoproj.io", "version": "v1", "kind": "Rollout"})),
+            true,
+            400,
+            "CREATE of Rollout argoproj.io/v1",
+        ),
+        case(
             "a subresource that nobody judges",
             scale("/subResource", "status".into()),
             true,

@@ -222,6 +222,21 @@ fn pod_update(sub_resource: &str, old: Value, new: Value) -> Value {
 }
 
 #[tokio::test]
+async fn a_rollout_is_judged_by_its_template() {
+    for (uses, verdict) in [("extraction-models:v2", None), ("extraction-models:v0", Some(("MG201", 403)))] {
+        let pointer = "/object/spec/template/metadata/annotations/modelguard.dev~1uses";
+        let mut review = changed("deployment-create", pointer, uses);
+        let request = &mut review["request"];
+        request["kind"] = json!({"group": "argoproj.io", "version": "v1alpha1", "kind": "Rollout"});
+        request["resource"] = json!({"group": "argoproj.io", "version": "v1alpha1", "resource": "rollouts"});
+        request["object"]["status"] = json!({"observedGeneration": "1", "stableRS": "5f7d9"});
+        let response = Bare::new().ask("/validate", &review).await;
+        assert_eq!(response["allowed"], verdict.is_none(), "{response}");
+        assert_eq!(verdict, verdict.map(|_| denial(&response)));
+    }
+}
+
+#[tokio::test]
 async fn an_ephemeral_container_that_needs_an_entry_is_judged() {
     let pod = |containers: Value| json!({"metadata": {"name": "api"}, "spec": {"containers": [], "ephemeralContainers": containers}});
     let key = json!({"name": "extraction-models", "key": "v3"});

@@ -24,6 +24,7 @@ mod replicas;
 mod revision;
 mod rollback;
 mod rolling_back;
+mod rollouts;
 mod scene;
 mod servers;
 mod stage;
@@ -92,6 +93,7 @@ fn all() -> Vec<Test> {
         revision::tests,
         rollback::tests,
         rolling_back::tests,
+        rollouts::tests,
         servers::tests,
         status::tests,
         strictness::tests,

@@ -17,13 +17,16 @@ pub(crate) struct Test {
     pub(crate) body: Box<dyn Fn(&Scene<'_>) + Send + Sync>,
     /// `None`: it shares.
     pub(crate) own: Option<Setup>,
+    /// Whether what it shares must have Argo Rollouts.
+    needs_rollouts: bool,
 }
 
-/// What a test that shares needs before anything runs: its name.
+/// What a test that shares needs before anything runs: its name, and what is there.
 #[derive(Clone, Debug)]
 pub(crate) struct Seat {
     pub(crate) name: String,
     pub(crate) alone: bool,
+    pub(crate) needs_rollouts: bool,
 }
 
 /// A control plane and a modelguard in it.
@@ -51,7 +54,12 @@ pub(crate) struct Scene<'a> {
 
 /// A test that disturbs nobody.
 pub(crate) fn shared(name: &str, body: impl Fn(&Scene<'_>) + Send + Sync + 'static) -> Test {
-    Test { name: name.to_owned(), body: Box::new(body), own: None }
+    Test { name: name.to_owned(), body: Box::new(body), own: None, needs_rollouts: false }
+}
+
+/// The same, with the kinds and the controller of Argo Rollouts: all that share have these as soon as one wants them.
+pub(crate) fn shared_with_rollouts(name: &str, body: impl Fn(&Scene<'_>) + Send + Sync + 'static) -> Test {
+    Test { needs_rollouts: true, ..shared(name, body) }
 }
 
 /// A test that disrupts, or that counts what everybody does: it gets a control plane of its own.
@@ -64,7 +72,7 @@ pub(crate) fn own(name: &str, setup: Setup, body: impl Fn(&Scene<'_>) + Send + S
 impl Test {
     /// What must be known of it before it runs.
     pub(crate) fn seat(&self) -> Seat {
-        Seat { name: self.name.clone(), alone: self.is_alone() }
+        Seat { name: self.name.clone(), alone: self.is_alone(), needs_rollouts: self.needs_rollouts }
     }
 
     /// Whether it has a control plane of its own.

@@ -2,7 +2,7 @@
 
 use crate::scene::{Installation, Scene, Seat, Setup, Test};
 use crate::support::assets::Assets;
-use crate::support::control_plane::ControlPlane;
+use crate::support::control_plane::{ControlPlane, Shape};
 use crate::support::namespace::{self, Namespace};
 use crate::unsound;
 use anyhow::{Context as _, Result};
@@ -83,7 +83,11 @@ impl Stage {
     fn share(&self) -> Result<Shared> {
         let names: Vec<_> = self.seats.iter().filter(|seat| !seat.alone).map(|seat| seat.name.clone()).collect();
         let objects = names.iter().map(|name| namespace::object(name, true));
-        let (installation, namespaces) = self.start(&Setup::default(), objects)?;
+        let mut setup = Setup::default();
+        if self.seats.iter().any(|seat| seat.needs_rollouts) {
+            setup.shape = Shape::Rollouts;
+        }
+        let (installation, namespaces) = self.start(&setup, objects)?;
         Ok(Shared { installation, namespaces: names.into_iter().zip(namespaces).collect() })
     }
 

@@ -43,7 +43,7 @@ fn a_rollback_target_holds_until_it_leaves_the_history(scene: &Scene<'_>) {
     denied
         .says("entry v1 is still used by rollback target ReplicaSet")
         .says("of Deployment api (revision 1).")
-        .says("lower the Deployment's revisionHistoryLimit, or delete the old ReplicaSet");
+        .says("lower its owner's revisionHistoryLimit, or delete the old ReplicaSet");
     scene
         .kubectl(["patch", "deployment", "api", "--type=merge", r#"-p={"spec":{"revisionHistoryLimit":0}}"#])
         .run()

@@ -90,6 +90,12 @@ impl ControlPlane {
         self.kubectl(["wait", "--for=condition=Established", "-f", &file, "--timeout=60s"]).succeed().map(drop)
     }
 
+    /// Takes them away, with all that there is of them.
+    pub(crate) fn remove_rollout_kinds(&self) -> Result<()> {
+        let file = self.assets.path("rollouts-crds.yaml").display().to_string();
+        self.kubectl(["delete", "-f", &file]).succeed().map(drop)
+    }
+
     /// Kills the API server, starts it anew and waits until it serves; etcd keeps everything.
     pub(crate) fn restart_api_server(&self) -> Result<()> {
         self.restart("kube-apiserver")

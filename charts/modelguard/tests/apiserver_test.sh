@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Installs the chart into a real API server, with both majors of Helm, and sees which requests are sent to the webhook:
 # nothing listens where the configurations point, so that a request that is sent fails and one that is not passes.
-# KUBEBUILDER_ASSETS names the folder with etcd, kube-apiserver, kubectl, helm (4) and helm3; all of it stays on loopback.
+# KUBEBUILDER_ASSETS names the folder with etcd, kube-apiserver, kubectl, helm (4), helm3 and the kinds of Argo Rollouts;
+# all of it stays on loopback.
 set -euo pipefail
 
-: "${KUBEBUILDER_ASSETS:?names the folder with etcd, kube-apiserver, kubectl, helm and helm3}"
+: "${KUBEBUILDER_ASSETS:?names the folder with etcd, kube-apiserver, kubectl, helm, helm3 and rollouts-crds.yaml}"
 chart=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 work=$(mktemp -d)
 export HELM_CACHE_HOME=$work/cache HELM_CONFIG_HOME=$work/config HELM_DATA_HOME=$work/data HELM_NO_PLUGINS=1
@@ -109,7 +110,7 @@ readonly template="template: {metadata: {labels: {app: app}}, spec: {$containers
 readonly job="template: {spec: {restartPolicy: Never, $containers}}"
 declare -rA api=(
   [Deployment]=apps/v1 [StatefulSet]=apps/v1 [DaemonSet]=apps/v1 [ReplicaSet]=apps/v1
-  [Job]=batch/v1 [CronJob]=batch/v1 [ReplicationController]=v1 [Pod]=v1
+  [Job]=batch/v1 [CronJob]=batch/v1 [ReplicationController]=v1 [Pod]=v1 [Rollout]=argoproj.io/v1alpha1
 )
 declare -rA spec=(
   [Deployment]="selector: {matchLabels: {app: app}}, $template"
@@ -119,12 +120,13 @@ declare -rA spec=(
   [Job]="$job"
   [CronJob]="schedule: '@daily', jobTemplate: {spec: {$job}}"
   [ReplicationController]="selector: {app: app}, $template"
+  [Rollout]="selector: {matchLabels: {app: app}}, $template, strategy: {canary: {}}"
   [Pod]="$containers"
 )
 # A change of each one's spec that its strategy allows.
 declare -rA change=(
   [Deployment]=$new_image [StatefulSet]=$new_image [DaemonSet]=$new_image [ReplicaSet]=$new_image
-  [ReplicationController]=$new_image
+  [ReplicationController]=$new_image [Rollout]=$new_image
   [Job]='[{"op":"add","path":"/spec/suspend","value":true}]'
   [CronJob]='[{"op":"add","path":"/spec/suspend","value":true}]'
   [Pod]='[{"op":"replace","path":"/spec/containers/0/image","value":"other"}]'
@@ -135,6 +137,8 @@ prepare() {
   for name in guard prod plain excluded; do kubectl create namespace "$name"; done
   for name in guard prod excluded; do kubectl label namespace "$name" modelguard.dev/guard=enabled; done
   kubectl label namespace guard pod-security.kubernetes.io/{enforce,warn}=restricted
+  kubectl create -f "$KUBEBUILDER_ASSETS/rollouts-crds.yaml"
+  kubectl wait --for=condition=Established crd rollouts.argoproj.io --timeout 30s
   for kind in "${!api[@]}"; do
     for name in app new; do
       printf '{apiVersion: %s, kind: %s, metadata: {name: %s}, spec: {%s}}\n' "${api[$kind]}" "$kind" "$name" "${spec[$kind]}" \
@@ -352,6 +356,10 @@ check_workload() {
       -p '{"metadata":{"annotations":{"example.org/network":"x"},"labels":{"a":"b"}},"status":{"phase":"Failed","message":"x"}}'
   done
   passes "a Deployment's status" ask patch deployment app --subresource status --type merge -p '{"status":{"replicas":1}}'
+  passes "a Rollout's status" ask patch rollout app --subresource status --type merge -p '{"status":{"abort":true}}'
+  passes 'a Rollout is scaled' ask scale rollout app --replicas 3
+  sent 'Argo Rollouts wakes a ReplicaSet' workload by system:serviceaccount:argo-rollouts:argo-rollouts \
+    patch replicaset dormant --type merge -p '{"spec":{"replicas":3}}'
   sent 'an ephemeral container' workload kubectl debug app -n prod --image other --attach=false --quiet
   sent 'a ReplicaSet is woken' workload ask scale replicaset dormant --replicas 3
   passes 'a ReplicaSet is put to sleep' ask scale replicaset app --replicas 0
@@ -409,7 +417,7 @@ can_i() { kubectl auth can-i --quiet --as system:serviceaccount:guard:modelguard
 check_rights() {
   local verb resource
   for resource in configmaps namespaces pods replicationcontrollers deployments.apps statefulsets.apps daemonsets.apps \
-    replicasets.apps controllerrevisions.apps jobs.batch cronjobs.batch; do
+    replicasets.apps controllerrevisions.apps jobs.batch cronjobs.batch rollouts.argoproj.io; do
     for verb in list watch; do
       can_i "$verb" "$resource" --all-namespaces || failed "it may not $verb $resource"
     done
@@ -417,7 +425,7 @@ check_rights() {
   for resource in configmaps namespaces deployments.apps statefulsets.apps replicasets.apps controllerrevisions.apps; do
     can_i get "$resource" --all-namespaces || failed "it may not get $resource"
   done
-  for resource in pods replicationcontrollers daemonsets.apps jobs.batch cronjobs.batch; do
+  for resource in pods replicationcontrollers daemonsets.apps jobs.batch cronjobs.batch rollouts.argoproj.io; do
     ! can_i get "$resource" -n prod || failed "it may get $resource"
   done
   can_i patch configmaps --all-namespaces || failed 'it may not patch ConfigMaps'

@@ -22,8 +22,8 @@ struct Expected {
     conditions: &'static [&'static str],
 }
 
-/// What an entry must be sent: operations, API group and resources.
-type Rule = (&'static [&'static str], &'static str, &'static [&'static str]);
+/// What an entry must be sent: operations, API group and version, and resources.
+type Rule = (&'static [&'static str], (&'static str, &'static str), &'static [&'static str]);
 
 /// What an entry is sent, of either kind.
 #[derive(Clone, Copy, Debug)]
@@ -34,10 +34,13 @@ struct Sent<'a> {
     conditions: &'a [MatchCondition],
 }
 
+const APPS: (&str, &str) = ("apps", "v1");
+const CORE: (&str, &str) = ("", "v1");
+
 /// It may fail open: `catalog.modelguard.dev` checks what it should have set, and refuses every change without it.
 const REVISION: Expected = Expected {
     name: "revision.modelguard.dev",
-    rules: &[(&["CREATE", "UPDATE"], "", &["configmaps"])],
+    rules: &[(&["CREATE", "UPDATE"], CORE, &["configmaps"])],
     objects: &[names::CATALOG_LABEL],
     namespaces: &[],
     conditions: &[],
@@ -48,7 +51,7 @@ const REVISION: Expected = Expected {
 const FAIL_CLOSED: [Expected; 2] = [
     Expected {
         name: "catalog.modelguard.dev",
-        rules: &[(&["CREATE", "UPDATE", "DELETE"], "", &["configmaps"])],
+        rules: &[(&["CREATE", "UPDATE", "DELETE"], CORE, &["configmaps"])],
         objects: &[names::CATALOG_LABEL],
         namespaces: &[],
         conditions: &["not-our-own-annotations"],
@@ -56,11 +59,12 @@ const FAIL_CLOSED: [Expected; 2] = [
     Expected {
         name: "workload.modelguard.dev",
         rules: &[
-            (&["CREATE", "UPDATE"], "apps", &["deployments", "statefulsets", "daemonsets", "replicasets"]),
-            (&["CREATE", "UPDATE"], "batch", &["jobs", "cronjobs"]),
-            (&["CREATE", "UPDATE"], "", &["pods", "replicationcontrollers"]),
-            (&["UPDATE"], "", &["pods/ephemeralcontainers", "pods/status"]),
-            (&["UPDATE"], "apps", &["replicasets/scale"]),
+            (&["CREATE", "UPDATE"], APPS, &["deployments", "statefulsets", "daemonsets", "replicasets"]),
+            (&["CREATE", "UPDATE"], ("batch", "v1"), &["jobs", "cronjobs"]),
+            (&["CREATE", "UPDATE"], CORE, &["pods", "replicationcontrollers"]),
+            (&["CREATE", "UPDATE"], ("argoproj.io", "v1alpha1"), &["rollouts"]),
+            (&["UPDATE"], CORE, &["pods/ephemeralcontainers", "pods/status"]),
+            (&["UPDATE"], APPS, &["replicasets/scale"]),
         ],
         objects: &[],
         namespaces: &[names::GUARD_LABEL],
@@ -133,18 +137,18 @@ impl Expected {
 /// The first operation that an entry must be sent, and none of its rules has.
 fn unsent(needed: &[Rule], rules: &[RuleWithOperations]) -> Option<String> {
     let has = |all: Option<&Vec<String>>, one: &str| all.is_some_and(|all| all.iter().any(|it| it == one || it == "*"));
-    let is_sent = |operation: &str, group: &str, resource: &str| {
+    let is_sent = |operation: &str, (group, version): (&str, &str), resource: &str| {
         rules.iter().any(|rule| {
             has(rule.operations.as_ref(), operation)
                 && has(rule.api_groups.as_ref(), group)
-                && has(rule.api_versions.as_ref(), "v1")
+                && has(rule.api_versions.as_ref(), version)
                 && (has(rule.resources.as_ref(), resource) || has(rule.resources.as_ref(), "*/*"))
                 && rule.scope.as_deref() != Some("Cluster")
         })
     };
     needed.iter().find_map(|(operations, group, resources)| {
         let mut each = operations.iter().flat_map(|operation| resources.iter().map(move |it| (operation, it)));
-        let (operation, resource) = each.find(|(operation, resource)| !is_sent(operation, group, resource))?;
+        let (operation, resource) = each.find(|(operation, resource)| !is_sent(operation, *group, resource))?;
         Some(format!("{operation} of {resource}"))
     })
 }
@@ -170,10 +174,11 @@ mod tests {
 
     /// The entries as the chart makes them, in what matters here.
     fn validating() -> Value {
-        let rule = |operations: &[&str], group: &str, resources: &[&str]| {
-            json!({"operations": operations, "apiGroups": [group], "apiVersions": ["v1"],
+        let versioned = |operations: &[&str], group: &str, version: &str, resources: &[&str]| {
+            json!({"operations": operations, "apiGroups": [group], "apiVersions": [version],
                    "resources": resources, "scope": "Namespaced"})
         };
+        let rule = |operations: &[&str], group: &str, resources: &[&str]| versioned(operations, group, "v1", resources);
         let excluded =
             json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["modelguard-system"]});
         let guarded = json!({"key": "modelguard.dev/guard", "operator": "In", "values": ["enabled"]});
@@ -195,6 +200,7 @@ mod tests {
                     rule(&["UPDATE"], "", &["pods/ephemeralcontainers"]),
                     rule(&["UPDATE"], "", &["pods/status"]),
                     rule(&["UPDATE"], "apps", &["replicasets/scale"]),
+                    versioned(&both, "argoproj.io", "v1alpha1", &["rollouts"]),
                 ],
                 "objectSelector": {},
                 "namespaceSelector": {"matchExpressions": [guarded, excluded]},
@@ -239,6 +245,7 @@ mod tests {
                 json!(["pods"]),
                 "workload.modelguard.dev is not sent UPDATE of pods/ephemeralcontainers",
             ),
+            ("/1/rules/6/apiVersions", json!(["v1"]), "workload.modelguard.dev is not sent CREATE of rollouts"),
             (
                 "/0/objectSelector/matchLabels",
                 json!({"tier": "gold"}),

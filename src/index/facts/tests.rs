@@ -35,15 +35,31 @@ fn an_object_is_its_name_its_controller_and_what_it_needs() {
 }
 
 #[test]
-fn only_a_stateful_set_has_a_pending_revision() {
+fn of_two_kinds_pods_may_come_from_something_else_than_the_template() {
     let object = json!({
         "metadata": {"name": "db", "namespace": "prod"},
         "spec": {"template": template("models:v1")},
-        "status": {"currentRevision": "db-1", "updateRevision": "db-2"},
+        "status": {"currentRevision": "db-1", "updateRevision": "db-2", "stableRS": "5f7d9"},
     });
     let pending = |kind| facts(kind, &object).pending_revision;
     assert_eq!(pending(HolderKind::StatefulSet).as_deref(), Some("db-1"));
+    assert_eq!(pending(HolderKind::Rollout).as_deref(), Some("5f7d9"));
     assert_eq!(pending(HolderKind::Deployment), None);
+}
+
+#[test]
+fn what_a_rollout_may_go_back_to_is_known_by_its_hash() {
+    let of = |owner: &str, replicas: i64| {
+        let owner = json!([{"apiVersion": "x/v1", "kind": owner, "name": "api", "uid": "1", "controller": true}]);
+        let labels = json!({"app": "api", "rollouts-pod-template-hash": "5f7d9"});
+        let metadata = json!({"name": "api-5f7d9", "namespace": "prod", "ownerReferences": owner, "labels": labels});
+        let spec = json!({"replicas": replicas, "template": template("models:v1")});
+        facts(HolderKind::ReplicaSet, &json!({"metadata": metadata, "spec": spec}))
+    };
+    assert_eq!(of("Rollout", 0).rollout_hash.as_deref(), Some("5f7d9"));
+    assert!(of("Rollout", 0).touches(&models()));
+    assert_eq!(of("Rollout", 1).rollout_hash, None, "it holds by itself");
+    assert_eq!(of("Deployment", 0).rollout_hash, None);
 }
 
 #[test]

@@ -44,6 +44,7 @@ fn owners_are_listed_before_what_they_make() {
     for (owner, made) in [
         (HolderKind::CronJob, HolderKind::Job),
         (HolderKind::Deployment, HolderKind::ReplicaSet),
+        (HolderKind::Rollout, HolderKind::ReplicaSet),
         (HolderKind::StatefulSet, HolderKind::ControllerRevision),
     ] {
         assert!(at(owner) < at(made), "{owner} before {made}");
@@ -164,6 +165,68 @@ async fn a_kind_that_cannot_be_listed_is_an_error_that_names_it() {
 }
 
 #[tokio::test]
+async fn of_a_kind_that_is_not_installed_there_are_none() {
+    for kind in HolderKind::ALL {
+        let (client, _) =
+            fake::client(
+                move |asked| {
+                    if asked.path.ends_with(kind.plural()) { fake::no_such_page() } else { nothing(asked) }
+                },
+            );
+        let live = live(&client, &catalogs(), RollbackTargets::Warn).await;
+        assert_eq!(live.is_ok_and(|index| index.synced()), !kind.is_built_in(), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_listed_of_a_kind_that_goes_away_meanwhile_is_gone() {
+    let (client, _) = fake::client(|asked| match asked.path.as_str() {
+        "/apis/argoproj.io/v1alpha1/rollouts" => match asked.parameter("continue") {
+            None => fake::page(&[rollout("models:v1", "")], "more"),
+            Some(_) => fake::no_such_page(),
+        },
+        _ => nothing(asked),
+    });
+    let index = live(&client, &catalogs(), RollbackTargets::Warn).await.unwrap();
+    assert!(index.synced());
+    assert!(!holds(&index, "v1"));
+}
+
+#[tokio::test]
+async fn a_rollout_is_followed_to_the_replica_set_that_is_stable() {
+    for (stable, holds_old) in [("5f7d9", true), ("6b8c4", false), ("", false)] {
+        let (client, _) = fake::client(move |asked| match asked.path.as_str() {
+            "/apis/argoproj.io/v1alpha1/rollouts" => fake::list(&[rollout("others:v1", stable)]),
+            "/apis/apps/v1/replicasets" => fake::list(&[json!({
+                "metadata": {"name": "api-5f7d9", "namespace": "prod",
+                    "labels": {"rollouts-pod-template-hash": "5f7d9"}, "ownerReferences": [
+                    {"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": "api", "uid": "u", "controller": true},
+                ]},
+                "spec": {"replicas": 0, "template": template("models:v1")},
+            })]),
+            _ => nothing(asked),
+        });
+        for mode in [RollbackTargets::Warn, RollbackTargets::Ignore] {
+            let index = live(&client, &catalogs(), mode).await.unwrap();
+            assert_eq!(holds(&index, "v1"), holds_old, "{stable} {mode}");
+            assert!(!holds(&index, "v2"));
+        }
+    }
+}
+
+fn rollout(uses: &str, stable: &str) -> Value {
+    json!({
+        "metadata": {"name": "api", "namespace": "prod"},
+        "spec": {"template": template(uses)},
+        "status": {"stableRS": stable, "observedGeneration": "1"},
+    })
+}
+
+fn template(uses: &str) -> Value {
+    json!({"metadata": {"annotations": {"modelguard.dev/uses": uses}}, "spec": {"containers": []}})
+}
+
+#[tokio::test]
 async fn namespaces_that_cannot_be_listed_are_an_error() {
     let (client, _) = fake::client(|asked| match asked.path.as_str() {
         "/api/v1/namespaces" => fake::failure(503, "ServiceUnavailable"),
@@ -223,25 +286,19 @@ async fn what_touches_no_catalog_in_question_is_not_kept() {
 
 #[tokio::test]
 async fn a_stateful_set_is_followed_to_the_revision_it_comes_from() {
-    let (client, _) = fake::client(|asked| {
-        let template = |uses: &str| {
-            let annotations = json!({"modelguard.dev/uses": uses});
-            json!({"metadata": {"annotations": annotations}, "spec": {"containers": []}})
-        };
-        match asked.path.as_str() {
-            "/apis/apps/v1/statefulsets" => fake::list(&[json!({
-                "metadata": {"name": "db", "namespace": "prod"},
-                "spec": {"template": template("others:v1")},
-                "status": {"currentRevision": "db-1", "updateRevision": "db-2"},
-            })]),
-            "/apis/apps/v1/controllerrevisions" => fake::list(&[json!({
-                "metadata": {"name": "db-1", "namespace": "prod", "ownerReferences": [
-                    {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db", "uid": "u", "controller": true},
-                ]},
-                "data": {"spec": {"template": template("models:v1")}},
-            })]),
-            _ => nothing(asked),
-        }
+    let (client, _) = fake::client(|asked| match asked.path.as_str() {
+        "/apis/apps/v1/statefulsets" => fake::list(&[json!({
+            "metadata": {"name": "db", "namespace": "prod"},
+            "spec": {"template": template("others:v1")},
+            "status": {"currentRevision": "db-1", "updateRevision": "db-2"},
+        })]),
+        "/apis/apps/v1/controllerrevisions" => fake::list(&[json!({
+            "metadata": {"name": "db-1", "namespace": "prod", "ownerReferences": [
+                {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db", "uid": "u", "controller": true},
+            ]},
+            "data": {"spec": {"template": template("models:v1")}},
+        })]),
+        _ => nothing(asked),
     });
     let index = live(&client, &catalogs(), RollbackTargets::Warn).await.unwrap();
     assert!(holds(&index, "v1"));

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A GET: the path, such as `/api/v1/pods`, and what follows the `?`.
 #[derive(Clone, Debug)]
@@ -56,6 +57,13 @@ pub(in crate::index) fn failure(code: u16, reason: &str) -> Response<Body> {
     )
 }
 
+/// A failure of a path that leads nowhere, such as that of a kind which is not installed.
+pub(in crate::index) fn no_such_page() -> Response<Body> {
+    let mut response = Response::new(Body::from("404 page not found\n"));
+    *response.status_mut() = axum::http::StatusCode::NOT_FOUND;
+    response
+}
+
 /// A watch that shows these events, and then goes on in silence.
 pub(in crate::index) fn events(events: &[Value]) -> Response<Body> {
     let lines: Vec<_> = events.iter().map(|event| Ok::<_, Infallible>(line(event))).collect();
@@ -66,6 +74,16 @@ pub(in crate::index) fn events(events: &[Value]) -> Response<Body> {
 /// A watch that shows these events and ends.
 pub(in crate::index) fn ending(events: &[Value]) -> Response<Body> {
     Response::new(Body::from(events.iter().map(line).collect::<Vec<_>>().concat()))
+}
+
+/// A watch that shows these events, goes on in silence for so long, and ends.
+pub(in crate::index) fn ending_after(silence: Duration, events: &[Value]) -> Response<Body> {
+    let lines: Vec<_> = events.iter().map(|event| Ok::<_, Infallible>(line(event))).collect();
+    let end = futures::stream::once(async move {
+        tokio::time::sleep(silence).await;
+        Ok(Bytes::new())
+    });
+    Response::new(Body::from_stream(futures::stream::iter(lines).chain(end)))
 }
 
 /// One event of a watch.

@@ -1,6 +1,7 @@
 //! Random sequences of events, against a plain list that is gone through again for each question.
 
 use super::*;
+use crate::object::RollbackTarget;
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -75,18 +76,23 @@ impl Model {
     /// Why it holds the entry: `None` if it does not, and the reason if that is that it cannot be read.
     fn holds(&self, facts: &Facts, catalog: &CatalogKey, format: Format, entry: &EntryName) -> Option<Option<String>> {
         let Facts { id, references, .. } = facts;
-        let counts = id.kind != HolderKind::ControllerRevision
-            || facts.owner.as_ref().is_some_and(|owner| {
-                let owner =
-                    self.get("StatefulSet", &id.namespace, &owner.name).filter(|_| &*owner.kind == "StatefulSet");
-                owner.is_some_and(|it| it.pending_revision.as_ref() == Some(&id.name))
-            });
+        let is_pending = |kind: &str, revision: &str| {
+            let owner = facts.owner.as_ref().filter(|owner| &*owner.kind == kind);
+            let owner = owner.and_then(|owner| self.get(kind, &id.namespace, &owner.name));
+            owner.is_some_and(|it| it.pending_revision.as_deref() == Some(revision))
+        };
+        let counts = match (id.kind, &facts.rollback_target) {
+            (HolderKind::ControllerRevision, _) => is_pending("StatefulSet", &id.name),
+            (_, Some(_)) => facts.rollout_hash.as_ref().is_some_and(|hash| is_pending("Rollout", hash)),
+            (_, None) => true,
+        };
         if !counts || !self.guarded.contains_key(&*id.namespace) {
             return None;
         }
         let names = references.needs.iter().any(|it| it.catalog == *catalog);
         let touches = id.namespace == catalog.namespace || names;
-        let lacks = facts.pending_revision.as_ref().is_some_and(|revision| {
+        let pending = facts.pending_revision.as_ref().filter(|_| id.kind == HolderKind::StatefulSet);
+        let lacks = pending.is_some_and(|revision| {
             let revision = self.get("ControllerRevision", &id.namespace, revision);
             !revision.is_some_and(|it| Self::is_of_stateful_set(it, &id.name))
         });
@@ -151,11 +157,12 @@ impl Model {
 const NAMESPACES: [&str; 2] = ["apps", "prod"];
 const CATALOGS: [&str; 3] = ["apps/models", "prod/models", "prod/others"];
 const ENTRIES: [&str; 3] = ["v1", "v2", "v3"];
-const KINDS: [HolderKind; 5] = [
+const KINDS: [HolderKind; 6] = [
     HolderKind::ControllerRevision,
     HolderKind::Deployment,
     HolderKind::Pod,
     HolderKind::ReplicaSet,
+    HolderKind::Rollout,
     HolderKind::StatefulSet,
 ];
 
@@ -205,14 +212,22 @@ fn references(namespace: Box<str>) -> impl Strategy<Value = References> {
 
 fn facts() -> impl Strategy<Value = Facts> {
     id().prop_flat_map(move |id| {
-        (owner(id.kind), references(id.namespace.clone()), prop::option::weighted(0.5, name()), Just(id))
+        let some_name = || prop::option::weighted(0.5, name());
+        (owner(id.kind), references(id.namespace.clone()), some_name(), some_name(), any::<bool>(), Just(id))
     })
-    .prop_map(|(owner, references, pending, id)| Facts {
-        pending_revision: pending.filter(|_| id.kind == HolderKind::StatefulSet).map(Into::into),
-        id,
-        owner,
-        references,
-        rollback_target: None,
+    .prop_map(|(owner, references, pending, hash, is_at_zero, id)| {
+        let is_target = is_at_zero && id.kind == HolderKind::ReplicaSet;
+        let target = |owner: &Owner| RollbackTarget { owner: owner.clone(), revision: None };
+        let rollback_target = owner.as_ref().filter(|_| is_target).map(target);
+        let is_pending = matches!(id.kind, HolderKind::Rollout | HolderKind::StatefulSet);
+        Facts {
+            pending_revision: pending.filter(|_| is_pending).map(Into::into),
+            rollout_hash: rollback_target.as_ref().and(hash).map(Into::into),
+            id,
+            owner,
+            references,
+            rollback_target,
+        }
     })
 }
 

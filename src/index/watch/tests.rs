@@ -47,13 +47,17 @@ async fn watching(
 }
 
 async fn wait(index: &RwLock<Index>, until: impl Fn(&Index) -> bool) {
+    wait_for(SOON, index, until).await;
+}
+
+async fn wait_for(patience: Duration, index: &RwLock<Index>, until: impl Fn(&Index) -> bool) {
     let poll = async {
         while !until(&index.read()) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    let waited = tokio::time::timeout(SOON, poll).await;
-    waited.unwrap_or_else(|_| panic!("not within {SOON:?}: {:?}", index.read()));
+    let waited = tokio::time::timeout(patience, poll).await;
+    waited.unwrap_or_else(|_| panic!("not within {patience:?}: {:?}", index.read()));
 }
 
 fn holds(index: &Index, entry: &str) -> bool {
@@ -140,6 +144,46 @@ async fn a_kind_that_cannot_be_listed_keeps_the_index_from_being_synced() {
     let (source, reason) = index.failing().next().unwrap();
     assert_eq!(source, HolderKind::Pod.into());
     assert!(reason.contains("Forbidden"), "{reason}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_may_be_installed_and_taken_away_at_any_time() {
+    // It is not there, comes with one object, goes when its watch is resumed, and comes back with another one.
+    let watched = AtomicUsize::new(0);
+    let rollout = |name: &str, uses: &str| {
+        let mut rollout = pod(name, uses);
+        rollout["spec"] = json!({"template": {"metadata": rollout["metadata"].take(), "spec": {"containers": []}}});
+        rollout["metadata"] = json!({"name": name, "namespace": "prod", "resourceVersion": "7"});
+        fake::event("ADDED", &rollout)
+    };
+    let (client, asking) = fake::client(move |asked| match asked.path.as_str() {
+        "/apis/argoproj.io/v1alpha1/rollouts" => match watched.fetch_add(1, Ordering::Relaxed) {
+            0 | 1 | 3 => fake::no_such_page(),
+            2 => fake::ending_after(SOON, &[rollout("a", "models:v1"), fake::end_of_list()]),
+            _ => fake::events(&[rollout("b", "models:v2"), fake::end_of_list()]),
+        },
+        _ => nothing(asked),
+    });
+    let index = Arc::new(RwLock::new(Index::default()));
+    let mut watches = spawn(&client, &index);
+    wait(&index, Index::synced).await;
+    assert!(!holds(&index.read(), "v1"));
+    assert_eq!(index.read().failing().count(), 0, "that it is not there is no failure");
+    watches.changes.mark_unchanged();
+    let minute = Duration::from_secs(60);
+    wait_for(minute, &index, |it| holds(it, "v1")).await;
+    wait_for(minute, &index, |it| !holds(it, "v1") && it.failing().next().is_none()).await;
+    assert!(watches.changes.has_changed().unwrap());
+    wait_for(minute, &index, |it| holds(it, "v2")).await;
+    assert!(index.read().synced());
+    assert_eq!(asking.of("/rollouts").len(), 5);
+}
+
+#[tokio::test]
+async fn a_built_in_kind_that_is_not_found_is_a_failure() {
+    let pods = |_: &Asked| fake::no_such_page();
+    let (index, _, _watches) = watching(pods, |it| it.failing().next().is_some()).await;
+    assert!(!index.read().synced());
 }
 
 #[tokio::test]

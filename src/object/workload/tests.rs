@@ -50,10 +50,10 @@ fn null_is_absent_in_every_field() {
     let json = r#"{
         "metadata": {
             "name": null, "namespace": null, "uid": null, "resourceVersion": null, "generation": null,
-            "deletionTimestamp": null, "annotations": null, "ownerReferences": null
+            "deletionTimestamp": null, "labels": null, "annotations": null, "ownerReferences": null
         },
         "spec": {
-            "replicas": null, "jobTemplate": null,
+            "replicas": null, "workloadRef": null, "jobTemplate": null,
             "containers": [{"env": null, "envFrom": null}, {
                 "env": [{"valueFrom": null}, {"valueFrom": {"configMapKeyRef": null}},
                         {"valueFrom": {"configMapKeyRef": {"name": null, "key": null, "optional": null}}}],
@@ -67,7 +67,7 @@ fn null_is_absent_in_every_field() {
         },
         "status": {
             "phase": null, "conditions": null, "observedGeneration": null,
-            "currentRevision": null, "updateRevision": null
+            "currentRevision": null, "updateRevision": null, "stableRS": null
         },
         "data": null
     }"#;
@@ -90,6 +90,10 @@ fn a_field_of_the_wrong_type_or_written_twice_is_an_error() {
         r#"{"metadata": {"annotations": []}}"#,
         r#"{"metadata": {"annotations": {"a": 1}}}"#,
         r#"{"metadata": {"annotations": {"a": "1", "a": "2"}}}"#,
+        r#"{"metadata": {"labels": []}}"#,
+        r#"{"metadata": {"labels": {"rollouts-pod-template-hash": 1}}}"#,
+        r#"{"metadata": {}, "spec": {"workloadRef": []}}"#,
+        r#"{"metadata": {}, "status": {"stableRS": 1}}"#,
         r#"{"metadata": {"ownerReferences": {}}}"#,
         r#"{"metadata": {"ownerReferences": [{"controller": true}]}}"#,
         r#"{"metadata": {"ownerReferences": [{"kind": "A", "name": "a", "controller": "true"}]}}"#,
@@ -168,6 +172,10 @@ fn each_kind_is_live_as_long_as_pods_can_come_from_it() {
         ("a StatefulSet at zero", StatefulSet, replicas(0), true),
         ("a ReplicationController at zero", ReplicationController, replicas(0), true),
         ("a DaemonSet", DaemonSet, json!({}), true),
+        ("a Rollout at zero", Rollout, replicas(0), true),
+        ("a Rollout that borrows its template", Rollout, json!({"spec": {"workloadRef": {"name": "a"}}}), false),
+        ("the same, with an empty one", Rollout, json!({"spec": {"workloadRef": {}, "template": {}}}), false),
+        ("the same, with one", Rollout, json!({"spec": {"workloadRef": {}, "template": {"spec": {}}}}), true),
         ("a CronJob that is suspended", CronJob, json!({"spec": {"suspend": true}}), true),
         ("a revision that nothing owns", ControllerRevision, json!({}), false),
     ] {
@@ -206,7 +214,54 @@ fn a_revision_is_pending_while_pods_may_come_from_it() {
         ("coming from nowhere", None, json!({"updateRevision": "b"}), None),
     ] {
         let set = workload(json!({"metadata": {"generation": generation}, "status": status}));
-        assert_eq!(set.pending_revision(), pending, "{what}");
+        assert_eq!(set.pending_revision(HolderKind::StatefulSet), pending, "{what}");
+    }
+}
+
+#[test]
+fn a_rollout_may_go_back_to_what_is_stable() {
+    for (what, status, pending) in [
+        ("new", json!({}), None),
+        ("not stable yet", json!({"stableRS": "", "currentPodHash": "a"}), None),
+        ("a canary", json!({"stableRS": "a", "currentPodHash": "b", "observedGeneration": "7"}), Some("a")),
+        ("promoted", json!({"stableRS": "b", "currentPodHash": "b", "observedGeneration": "5f7d9"}), Some("b")),
+    ] {
+        let rollout = workload(json!({"metadata": {"generation": 7}, "status": status}));
+        assert_eq!(rollout.pending_revision(HolderKind::Rollout), pending, "{what}");
+        assert_eq!(rollout.pending_revision(HolderKind::Deployment), None, "{what}");
+    }
+}
+
+#[test]
+fn a_generation_is_a_number_or_a_text() {
+    let observed = |value: Value| {
+        let read = Workload::deserialize(json!({"metadata": {}, "status": {"observedGeneration": value}}));
+        read.map(|read| read.status.observed_generation).ok()
+    };
+    assert_eq!(observed(json!(7)), Some(Some(7)));
+    assert_eq!(observed(json!("7")), Some(Some(7)));
+    assert_eq!(observed(json!("5f7d9")), Some(None), "a hash, as Rollouts wrote it once");
+    assert_eq!(observed(Value::Null), Some(None));
+    assert_eq!(observed(json!({})), None);
+    assert_eq!(observed(json!(1.5)), None);
+}
+
+#[test]
+fn a_rollback_target_is_at_zero_and_kept_by_what_numbers_it() {
+    let target = |kind: &str, replicas: i64, annotation: &str| {
+        let set = workload(json!({
+            "metadata": {"ownerReferences": owned_by(kind), "annotations": {annotation: "3"}},
+            "spec": {"replicas": replicas},
+        }));
+        set.rollback_target(HolderKind::ReplicaSet).map(|it| (it.owner.kind, it.revision))
+    };
+    for (kind, annotation) in
+        [("Deployment", "deployment.kubernetes.io/revision"), ("Rollout", "rollout.argoproj.io/revision")]
+    {
+        assert_eq!(target(kind, 0, annotation), Some((kind.into(), Some(3))));
+        assert_eq!(target(kind, 0, "other"), Some((kind.into(), None)));
+        assert_eq!(target(kind, 1, annotation), None);
+        assert_eq!(target("Other", 0, annotation), None);
     }
 }
 
@@ -215,6 +270,7 @@ fn a_missing_template_is_named() {
     for (kind, fields, expected) in [
         (HolderKind::Pod, json!({}), "expected spec, found nothing"),
         (HolderKind::Deployment, json!({}), "expected spec, found nothing"),
+        (HolderKind::Rollout, json!({"spec": {}}), "expected spec.template, found nothing"),
         (HolderKind::Job, json!({"spec": {}}), "expected spec.template, found nothing"),
         (HolderKind::Job, json!({"spec": {"template": {}}}), "expected spec.template.spec, found nothing"),
         (

@@ -4,7 +4,7 @@ use super::{Case, NONE, entry, idle, json};
 use crate::catalog::EntryName;
 use crate::guard::{Guard, RollbackTargets, WhileInUse};
 use crate::holder::{Holders, ObjectId, Workload};
-use crate::object::{HolderKind, RollbackTarget, Workload as Object};
+use crate::object::{HolderKind, Owner, RollbackTarget, Workload as Object};
 use crate::policy::{Caller, TargetsOf, WorkloadChange, needs};
 use std::collections::BTreeMap;
 
@@ -38,7 +38,10 @@ fn old_replica_set(revision: u64) -> Holders {
         template: false,
         pods: 0,
         pod_names: Vec::new(),
-        rollback_target: Some(RollbackTarget { deployment: "api".into(), revision: Some(revision) }),
+        rollback_target: Some(RollbackTarget {
+            owner: Owner { kind: "Deployment".into(), name: "api".into() },
+            revision: Some(revision),
+        }),
         unreadable: None,
     };
     Holders { workloads: vec![workload], workloads_total: 1, pods_total: 0 }
@@ -103,7 +106,7 @@ fn a_rollback_target_that_holds_is_named_with_the_way_out() {
         assert_eq!(
             denial.message,
             "[MG101] models: entry v1 is still used by rollback target ReplicaSet prod/api-4 of Deployment api (revision 4).\n\
-             This is step 3 (remove) of a release. Only a rollback would need it: lower the Deployment's \
+             This is step 3 (remove) of a release. Only a rollback would need it: lower its owner's \
              revisionHistoryLimit, or delete the old ReplicaSet, if nobody is to roll back to it. See: kubectl modelguard \
              status models -n prod"
         );
