@@ -302,10 +302,10 @@ impl Case<'_> {
         let would_need = list(targets, |it| {
             let target = it.rollback_target.as_ref()?;
             let revision = target.revision.map(|number| format!(" (revision {number})")).unwrap_or_default();
-            Some(format!("Deployment {}/{}{revision}", it.namespace, target.deployment))
+            Some(format!("{} {}/{}{revision}", target.owner.kind, it.namespace, target.owner.name))
         });
-        if let Some(deployments) = would_need {
-            why = format!("{why}; a rollback of {deployments} would need it");
+        if let Some(apps) = would_need {
+            why = format!("{why}; a rollback of {apps} would need it");
         }
         (removable, why)
     }

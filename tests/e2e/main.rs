@@ -9,6 +9,7 @@
 
 mod audit;
 mod break_glass;
+mod canary;
 mod defer;
 mod events;
 mod findings;
@@ -101,6 +102,7 @@ fn all() -> Vec<Test> {
         transport::tests,
         audit::tests,
         break_glass::tests,
+        canary::tests,
         defer::tests,
         events::tests,
         findings::tests,
