@@ -91,7 +91,7 @@ impl Cluster {
 fn marked(epoch: &Epoch, is_idle: bool) -> String {
     let (v1, id) = (EntryName::new("v1").unwrap(), SettlingId::new("a"));
     let settling = usage::Usage::new(epoch.clone()).settle(epoch, [&v1], Why::Quiet, || id.clone());
-    let due = [(v1, id.clone())].into();
+    let due = [(v1, id)].into();
     let idle = usage::Settler::conclude(&settling, epoch, &due, &[].into());
     if is_idle { idle.unwrap() } else { settling }.render().unwrap()
 }

@@ -137,12 +137,12 @@ fn what_cannot_be_done_is_not_begun(scene: &Scene<'_>) {
     scene.rolled_out("deployment/fresh");
     with("deployment/fresh", &[]).failed("deployment/fresh has had one template only: there is nothing to go back to");
     // What the app needs is in none of the revisions that are left.
-    for number in ["1", "2"] {
+    for number in [1, 2] {
         let name = until("it is kept", || {
             let of = ["get", "controllerrevisions", "-l", "modelguard.dev/history-of=extraction-models", "-o", "json"];
             let list = scene.kubectl(of).run().json();
             let all = list["items"].as_array().cloned().unwrap_or_default();
-            let found = all.iter().find(|it| it["revision"].to_string() == number);
+            let found = all.iter().find(|it| it["revision"] == number);
             found.and_then(|it| it["metadata"]["name"].as_str().map(str::to_owned)).ok_or_else(|| list.to_string())
         });
         scene.kubectl(["delete", "controllerrevision", &name]).run().ok();

@@ -174,7 +174,8 @@ fn wait_until_stable(scene: &Scene<'_>, uses: &str) {
 
 /// Whether the status is about the spec as it is.
 fn has_seen(api: &Value) -> bool {
-    api["status"]["observedGeneration"] == api["metadata"]["generation"].to_string()
+    let generation = &api["metadata"]["generation"];
+    api["status"]["observedGeneration"].as_str() == Some(&generation.to_string())
 }
 
 /// Of each revision, in order: its number, and how many pods it has.

@@ -245,7 +245,7 @@ mod tests {
         })
     }
 
-    fn app(kind: Kind, status: Value) -> App {
+    fn app(kind: Kind, status: &Value) -> App {
         let sets = [("b", "2", "models:v2"), ("c", "10", "models:v3"), ("a", "1", "models:v1")];
         let replica_sets = sets.map(|(name, revision, uses)| replica_set(kind, name, revision, uses)).to_vec();
         let name = AppRef { kind, name: "api".to_owned() };
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn the_former_template_is_the_one_before_the_newest() {
-        let former = app(Kind::Deployment, Value::Null).former().unwrap();
+        let former = app(Kind::Deployment, &Value::Null).former().unwrap();
         assert_eq!((&*former.replica_set, &*former.revision), ("b", "2"));
         assert_eq!(former.template["metadata"]["labels"], json!({"app": "api"}), "without the hash");
         let needs = former.needs("prod", &CatalogKey::new("prod", "models")).unwrap();
@@ -277,15 +277,15 @@ mod tests {
 
     #[test]
     fn the_former_template_of_a_canary_is_the_stable_one() {
-        let middle = app(Kind::Rollout, json!({"stableRS": "a", "currentPodHash": "c"}));
+        let middle = app(Kind::Rollout, &json!({"stableRS": "a", "currentPodHash": "c"}));
         assert_eq!(middle.former().unwrap().replica_set, "a");
-        let promoted = app(Kind::Rollout, json!({"stableRS": "c", "currentPodHash": "c"}));
+        let promoted = app(Kind::Rollout, &json!({"stableRS": "c", "currentPodHash": "c"}));
         assert_eq!(promoted.former().unwrap().replica_set, "b");
     }
 
     #[test]
     fn an_app_with_one_template_has_nothing_to_go_back_to() {
-        let mut app = app(Kind::Deployment, Value::Null);
+        let mut app = app(Kind::Deployment, &Value::Null);
         app.replica_sets.truncate(1);
         assert_eq!(
             app.former().unwrap_err().to_string(),
@@ -295,23 +295,23 @@ mod tests {
 
     #[test]
     fn an_app_is_back_when_all_its_pods_are() {
-        let of = |kind, status| app(kind, status).progress();
+        let of = |kind, status: &Value| app(kind, status).progress();
         let whole = json!({"observedGeneration": 4, "updatedReplicas": 3, "availableReplicas": 3, "replicas": 3});
-        assert_eq!(of(Kind::Deployment, whole.clone()), Ok(()));
+        assert_eq!(of(Kind::Deployment, &whole), Ok(()));
         for (field, value) in
             [("observedGeneration", 3), ("updatedReplicas", 2), ("availableReplicas", 2), ("replicas", 4)]
         {
             let mut status = whole.clone();
             status[field] = value.into();
-            assert!(of(Kind::Deployment, status).is_err(), "{field}");
+            assert!(of(Kind::Deployment, &status).is_err(), "{field}");
         }
         let mut rollout = whole;
         rollout["observedGeneration"] = "4".into();
         rollout["stableRS"] = "a".into();
         rollout["currentPodHash"] = "c".into();
         let far = "3 of 3 pods have the former template, 3 are available, 3 in all".to_owned();
-        assert_eq!(of(Kind::Rollout, rollout.clone()), Err(far));
+        assert_eq!(of(Kind::Rollout, &rollout), Err(far));
         rollout["currentPodHash"] = "a".into();
-        assert_eq!(of(Kind::Rollout, rollout), Ok(()));
+        assert_eq!(of(Kind::Rollout, &rollout), Ok(()));
     }
 }
