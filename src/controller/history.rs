@@ -27,7 +27,7 @@ use serde_json::json;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
 /// Changes come in bursts; a round sees the whole burst at once.
@@ -53,15 +53,25 @@ enum Fate {
     Goes,
 }
 
+/// What the last round left.
+#[derive(Default)]
+struct Known {
+    /// The revisions that are kept, by UID and number.
+    kept: HashSet<(String, u64)>,
+    /// When all that is kept was looked at.
+    at: Option<Instant>,
+}
+
 /// Keeps `limit` revisions besides the current one, for ever; acts while this replica leads.
 pub async fn keep_history(cluster: Cluster, mut changes: watch::Receiver<()>, limit: u64) {
     cluster.history.listed().await;
     let mut leadership = cluster.progress.leadership.clone();
     let mut trouble = Trouble::new("keep the revisions of model ConfigMaps");
+    let mut known = Known::default();
     loop {
         changes.mark_unchanged();
         if leadership.borrow_and_update().is_leader {
-            match round(&cluster, limit).await {
+            match round(&cluster, &mut known, limit).await {
                 Ok(()) => trouble.over(),
                 Err(error) => trouble.is(&error),
             }
@@ -75,21 +85,25 @@ pub async fn keep_history(cluster: Cluster, mut changes: watch::Receiver<()>, li
     }
 }
 
-async fn round(cluster: &Cluster, limit: u64) -> Result<(), KeepError> {
+/// Keeps what is new. All that is kept is looked at only then, and once in a [`ROUND`]: pods that come and go, which wake
+/// this as well, must cost next to nothing.
+async fn round(cluster: &Cluster, known: &mut Known, limit: u64) -> Result<(), KeepError> {
     let Some(living) = living(&cluster.index.read()) else { return Ok(()) };
-    let known = cluster.history.known();
-    let is_kept: HashSet<_> = known
-        .iter()
-        .flat_map(|meta| history::written(meta))
-        .map(|written| (String::from(written.uid), written.revision))
-        .collect();
+    let missing = |known: &Known| living.iter().any(|(uid, (_, number))| !known.kept.contains(&(uid.clone(), *number)));
+    if !missing(known) && known.at.is_some_and(|at| at.elapsed() < ROUND) {
+        return Ok(());
+    }
+    let all = cluster.history.known();
+    let written = all.iter().flat_map(|meta| history::written(meta));
+    known.kept = written.map(|written| (String::from(written.uid), written.revision)).collect();
+    known.at = Some(Instant::now());
     let mut outcome = Ok(());
     for (uid, (key, number)) in &living {
-        if !is_kept.contains(&(uid.clone(), *number)) {
+        if !known.kept.contains(&(uid.clone(), *number)) {
             outcome = outcome.and(keep(cluster, key).await);
         }
     }
-    for meta in &known {
+    for meta in &all {
         let fate = fate(meta, &living, limit, Timestamp::now());
         outcome = outcome.and(make(cluster, meta, fate).await.map_err(KeepError::from));
     }

@@ -275,6 +275,9 @@ check_revisions() {
   sed -i 's/"name":"ours"/&,"labels":{"modelguard.dev\/history-of":"models"}/' "$work/ours.json"
   passes 'somebody makes a ControllerRevision' ask create -f "$work/theirs.json"
   passes 'we keep a revision' own create -f "$work/ours.json"
+  refuses 'somebody changes a revision' 'written by modelguard alone' ask patch controllerrevision ours --type merge -p "$note"
+  refuses 'somebody gives another one our label' 'written by modelguard alone' \
+    ask patch controllerrevision theirs --type merge -p "$(metadata labels modelguard.dev/history-of '"models"')"
   passes 'we mark a revision' own patch controllerrevision ours --type merge -p "$(metadata annotations note '"x"')"
   refuses 'we give it an owner' 'neither owners' own patch controllerrevision ours --type merge -p \
     '{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"ordinary","uid":"1"}]}}'
@@ -517,6 +520,7 @@ check_schema helm3
 check_life helm
 kubectl config set-credentials own --token "$(kubectl create token modelguard -n guard)" >/dev/null
 check_policies
+check_revisions
 without_policy check_catalog
 check_revision
 check_workload

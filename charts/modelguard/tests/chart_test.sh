@@ -89,7 +89,7 @@ refused() {
   done
 }
 
-policies=(ValidatingAdmissionPolicy{,} ValidatingAdmissionPolicyBinding{,})
+policies=(ValidatingAdmissionPolicy{,,,} ValidatingAdmissionPolicyBinding{,,,})
 always=(MutatingWebhookConfiguration ValidatingWebhookConfiguration "${policies[@]}" ServiceAccount FlowSchema PriorityLevelConfiguration)
 rbac=(ClusterRole ClusterRole ClusterRoleBinding Role RoleBinding)
 configurations=(MutatingWebhookConfiguration ValidatingWebhookConfiguration)
@@ -148,14 +148,15 @@ times 1 ClusterRole 'verbs: [get]'
 times 1 ClusterRole 'verbs: [get, list, watch]'
 has Role 'verbs: [create]' 'resourceNames: [modelguard]' 'verbs: [get, update]'
 lacks Role patch
-has ValidatingAdmissionPolicy 'name: modelguard' 'name: modelguard-bindings' \
+has ValidatingAdmissionPolicy 'name: modelguard' 'name: modelguard-bindings' 'name: modelguard-revisions' 'name: modelguard-history' \
   "request.userInfo.username == 'system:serviceaccount:guard:modelguard'"
-times 2 ValidatingAdmissionPolicy 'failurePolicy: Fail'
+times 4 ValidatingAdmissionPolicy 'failurePolicy: Fail'
 # Only the one of Bindings leaves namespaces out.
 times 1 ValidatingAdmissionPolicy '- key: modelguard.dev/guard'
 times 1 ValidatingAdmissionPolicy '- kube-system'
-has ValidatingAdmissionPolicyBinding 'policyName: modelguard' 'policyName: modelguard-bindings'
-times 2 ValidatingAdmissionPolicyBinding 'validationActions: [Deny]'
+has ValidatingAdmissionPolicyBinding 'policyName: modelguard' 'policyName: modelguard-bindings' \
+  'policyName: modelguard-revisions' 'policyName: modelguard-history'
+times 4 ValidatingAdmissionPolicyBinding 'validationActions: [Deny]'
 
 render 'one replica' --set replicaCount=1
 exactly "${always[@]}" "${rbac[@]}" Service Deployment
