@@ -36,10 +36,10 @@ pub enum Kind {
     WebhooksMissing,
 }
 
-/// What a finding is about.
+/// What a finding, or an Event, is about.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Object {
-    /// Its kind; of a holder, that of its outermost controller.
+    /// Its kind; of a holder that the index knows, that of its outermost controller.
     pub kind: Box<str>,
     /// Its namespace; empty where it is in none.
     pub namespace: Box<str>,
@@ -153,6 +153,13 @@ impl Kind {
 
 // === impl Object ===
 
+impl Object {
+    /// A ConfigMap.
+    pub fn config_map(key: &CatalogKey) -> Self {
+        Self { kind: "ConfigMap".into(), namespace: key.namespace.clone(), name: key.name.clone() }
+    }
+}
+
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kind, namespace, name } = self;
@@ -253,7 +260,7 @@ fn defective(which: Webhooks, name: &str, defect: Option<&str>) -> Finding {
 }
 
 fn invalid(key: &CatalogKey, problem: &str) -> Finding {
-    let object = Object { kind: "ConfigMap".into(), namespace: key.namespace.clone(), name: key.name.clone() };
+    let object = Object::config_map(key);
     let message = format!("cannot be read as a catalog: {problem}").into();
     Finding { kind: Kind::CatalogInvalid, object, catalog: Some(key.clone()), entry: None, message }
 }

@@ -1,14 +1,14 @@
-//! What people find beside a model ConfigMap, with `kubectl describe configmap` and `kubectl events`.
+//! What people find beside an object, with `kubectl describe` and `kubectl events`: mostly a model ConfigMap.
 //!
 //! ```text
 //! Decision, a denial ─────────▶ RemovalRefused  Warning, in the denial's words ─┐
 //! Decision, by break-glass ───▶ RulesOverridden Warning: who, why, and what ─────┤
-//! a finding of the audit ──────▶ EntryMissing, CatalogInvalid  Warning ──────────┤
+//! a finding of the audit ──────▶ its own name    Warning, of holders, too ───────┤
 //! entries that became Idle ───▶ EntryRemovable  Normal ─────────────────────────┴─▶ World::announce
 //! ```
 //! Equal events are one event that happened again. Nothing rests on any of them: each may get lost.
 
-use crate::audit::{Finding, Kind};
+use crate::audit::{Finding, Kind, Object};
 use crate::catalog::EntryName;
 use crate::policy::{self, Code, Decision, Denial, Grant, Step};
 use crate::reference::CatalogKey;
@@ -19,20 +19,20 @@ const LONGEST: usize = 1024;
 /// The most entries that are spelled out.
 const ENTRIES: usize = 10;
 
-/// Something that happened to a model ConfigMap.
+/// Something that happened to an object.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Event {
     /// Which one.
-    pub catalog: CatalogKey,
-    /// Its UID: a namesake has events of its own.
-    pub uid: Box<str>,
+    pub object: Object,
+    /// Its UID: a namesake has events of its own. Nothing where whoever is called so is meant.
+    pub uid: Option<Box<str>>,
     /// What happened.
     pub news: News,
     /// The same in words, plain text of at most 1024 bytes.
     pub note: Box<str>,
 }
 
-/// What can happen to a model ConfigMap.
+/// What can happen to an object.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum News {
     /// Entries of it became Idle.
@@ -87,13 +87,20 @@ impl Event {
         let it = if entries.len() == 1 { "it" } else { "them" };
         let names = policy::list(entries, ENTRIES);
         let note = format!("{noun} {names} may be removed now: no pod and no pod template uses {it}");
-        Self { catalog, uid: uid.into(), news: News::Removable, note: clip(note) }
+        let object = Object::config_map(&catalog);
+        Self { object, uid: Some(uid.into()), news: News::Removable, note: clip(note) }
     }
 
-    /// The audit found this, with regard to the ConfigMap.
-    pub fn found(catalog: CatalogKey, uid: &str, finding: &Finding) -> Self {
-        let note = format!("{} {}", finding.object, finding.message);
-        Self { catalog, uid: uid.into(), news: News::Found(finding.kind), note: clip(note) }
+    /// The audit found this: told of the object itself, and of the ConfigMap that it is about, if it is known.
+    pub fn found(finding: &Finding, uid: Option<&str>) -> impl Iterator<Item = Self> {
+        let Finding { kind, object, catalog, message, .. } = finding;
+        let news = News::Found(*kind);
+        let own = Self { object: object.clone(), uid: None, news, note: clip(message.to_string()) };
+        let catalog = catalog.as_ref().map(Object::config_map).filter(|catalog| catalog != object);
+        let of_catalog = catalog.zip(uid).map(|(catalog, uid)| {
+            Self { object: catalog, uid: Some(uid.into()), news, note: clip(format!("{object} {message}")) }
+        });
+        std::iter::once(own).chain(of_catalog)
     }
 
     /// A change of the ConfigMap that `user` asked for was judged; `None` unless it was refused for what it takes away, or
@@ -107,7 +114,7 @@ impl Event {
             }
             _ => return None,
         };
-        Some(Self { catalog, uid: uid.into(), news, note: clip(note) })
+        Some(Self { object: Object::config_map(&catalog), uid: Some(uid.into()), news, note: clip(note) })
     }
 }
 
@@ -183,7 +190,8 @@ mod tests {
         ] {
             let event = Event::judged(models(), "9b1d", "jane", &denied(code, status, step, retry_after));
             let note = format!("[{code}] extraction-models: no");
-            let expected = Event { catalog: models(), uid: "9b1d".into(), news: News::Refused, note: note.into() };
+            let object = Object::config_map(&models());
+            let expected = Event { object, uid: Some("9b1d".into()), news: News::Refused, note: note.into() };
             assert_eq!(event, told.then_some(expected), "{code} {status} {step:?}");
         }
         assert_eq!(Event::judged(models(), "9b1d", "jane", &Decision::default()), None, "what is allowed");
@@ -197,6 +205,24 @@ mod tests {
         let event = Event::judged(models(), "9b1d", "jane", &passed).unwrap();
         let note = "jane passed by break-glass until 1970-01-01T00:00:00Z (INC-1): [MG101] extraction-models: no";
         assert_eq!((event.news, &*event.note), (News::Overridden, note));
+    }
+
+    #[test]
+    fn a_finding_is_told_of_the_holder_and_of_the_config_map() {
+        let object = Object { kind: "Deployment".into(), namespace: "prod".into(), name: "api".into() };
+        let catalog = Some(models());
+        let finding = Finding { kind: Kind::EntryMissing, object, catalog, entry: None, message: "needs v1".into() };
+        let told = |finding: &Finding, uid: Option<&str>| {
+            let told = |event: Event| (event.object.to_string(), event.uid.map(String::from), String::from(event.note));
+            Event::found(finding, uid).map(told).collect::<Vec<_>>()
+        };
+        let own = ("Deployment prod/api".to_owned(), None, "needs v1".to_owned());
+        let other = "ConfigMap prod/extraction-models".to_owned();
+        let note = "Deployment prod/api needs v1".to_owned();
+        assert_eq!(told(&finding, Some("9b1d")), [own.clone(), (other.clone(), Some("9b1d".to_owned()), note)]);
+        assert_eq!(told(&finding, None), [own], "that ConfigMap is gone");
+        let invalid = Finding { object: Object::config_map(&models()), kind: Kind::CatalogInvalid, ..finding };
+        assert_eq!(told(&invalid, Some("9b1d")), [(other, None, "needs v1".to_owned())], "once is enough");
     }
 
     #[test]

@@ -1,23 +1,26 @@
-//! Events beside the model ConfigMaps, `events.k8s.io/v1`.
+//! Events beside model ConfigMaps and what the audit finds, `events.k8s.io/v1`.
 //!
 //! ```text
-//! a denial (every replica) ─┐            ┌ first ─▶ GET: is it still that ConfigMap? ─▶ create
-//! Idle (who leads) ─────────┴─▶ queue ─▶ Book
-//!                                        └ again ─▶ patch of its series, every 10 s at most
+//! a denial (every replica) ─────┐            ┌ first ─▶ LIST of that name: is it still that object? ─▶ create
+//! Idle, findings (who leads) ───┴─▶ queue ─▶ Book
+//!                                            └ again ─▶ patch of its series, every 10 s at most
 //! ```
 //! One write at a time: Events take at most one of the seats that admissions need. One that cannot be written is counted,
 //! and never anything else. kube's own recorder would keep the first note of all that have one reason.
 
 use super::trouble::Trouble;
+use crate::audit::Object;
 use crate::event::Event;
 use crate::metrics::EventLoss;
 use crate::names;
+use crate::object::HolderKind;
 use crate::policy::Unread;
-use crate::world::cluster::{Cluster, answered};
+use crate::world::cluster::{self, Cluster, answered};
+use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
 use k8s_openapi::api::events::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::core::Status;
 use serde_json::json;
 use std::collections::HashMap;
@@ -36,12 +39,15 @@ const QUIET: Duration = Duration::from_secs(10);
 /// hour after which the API server forgets it.
 const FORGET: Duration = Duration::from_secs(1800);
 
-/// The most different events of one ConfigMap that are remembered, and so written: a text that names pods changes while
+/// The most different events of one object that are remembered, and so written: a text that names pods changes while
 /// they go. As in client-go.
 const MOST_OF_ONE: usize = 25;
 
-/// The most that are remembered of all ConfigMaps, at some 1.5 kB each.
+/// The most that are remembered of all objects, at some 1.5 kB each.
 const MOST: usize = 1024;
+
+/// Where the API server wants Events of what is in no namespace.
+const NO_NAMESPACE: &str = "default";
 
 /// What was announced lately.
 #[derive(Debug, Default)]
@@ -102,7 +108,8 @@ impl Book {
             series.again(now);
             return true;
         }
-        let of_this_one = self.0.keys().filter(|other| other.uid == event.uid).count();
+        let is_of_it = |other: &&Event| (&other.object, &other.uid) == (&event.object, &event.uid);
+        let of_this_one = self.0.keys().filter(is_of_it).count();
         let has_room = self.0.len() < MOST && of_this_one < MOST_OF_ONE;
         if has_room {
             self.0.insert(event, Series { name: None, count: 1, seen: now, due: Some(now), written: None });
@@ -146,7 +153,8 @@ impl Series {
 
 /// Writes an event, or that it happened again; `None` where there is nothing any more to write it for.
 async fn write(cluster: &Cluster, instance: &str, event: &Event, series: &Series) -> Result<Option<String>, Unread> {
-    let events: Api<v1::Event> = Api::namespaced(cluster.client.clone(), &event.catalog.namespace);
+    let Some(resource) = resource(&event.object.kind) else { return Ok(None) };
+    let events: Api<v1::Event> = Api::namespaced(cluster.client.clone(), namespace(&event.object));
     let written = async {
         if let Some(name) = &series.name {
             let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
@@ -156,38 +164,65 @@ async fn write(cluster: &Cluster, instance: &str, event: &Event, series: &Series
                 patched => return patched.map(|_| Some(name.clone())),
             }
         }
-        let config_maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), &event.catalog.namespace);
-        let found = config_maps.get_metadata_opt(&event.catalog.name).await?;
-        if found.and_then(|found| found.metadata.uid).as_deref() != Some(&*event.uid) {
+        let found = uid(cluster, &event.object, &resource).await?;
+        let Some(uid) = found.filter(|found| event.uid.as_ref().is_none_or(|meant| **meant == **found)) else {
             // It is gone; or somebody who is no API server sent a review of what there never was.
-            debug!(catalog = %event.catalog, "the ConfigMap of an Event is not there");
+            debug!(object = %event.object, "what an Event is about is not there");
             return Ok(None);
-        }
+        };
         let params = PostParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        match events.create(&params, &made(event, series, instance)).await {
+        match events.create(&params, &made(event, (&resource, uid), series, instance)).await {
             Err(kube::Error::Api(status)) if is_going(&status) => Ok(None),
             created => created.map(|created| created.metadata.name),
         }
     };
-    answered(|| format!("the Event of ConfigMap {}", event.catalog), written).await
+    answered(|| format!("the Event of {}", event.object), written).await
+}
+
+/// What the API server calls objects of this kind; `None` of kinds that are not ours to read, as that of a controller of
+/// somebody else's.
+fn resource(kind: &str) -> Option<ApiResource> {
+    let known = [
+        ApiResource::erase::<ConfigMap>(&()),
+        ApiResource::erase::<MutatingWebhookConfiguration>(&()),
+        ApiResource::erase::<ValidatingWebhookConfiguration>(&()),
+    ];
+    let holders = HolderKind::ALL.into_iter().map(cluster::resource);
+    known.into_iter().chain(holders).find(|resource| resource.kind == kind)
+}
+
+/// The UID of who is called so now. Our role lets us list all of them, and get only some.
+async fn uid(cluster: &Cluster, object: &Object, resource: &ApiResource) -> Result<Option<String>, kube::Error> {
+    let client = cluster.client.clone();
+    let objects: Api<DynamicObject> = match &*object.namespace {
+        "" => Api::all_with(client, resource),
+        namespace => Api::namespaced_with(client, namespace, resource),
+    };
+    let named = ListParams::default().fields(&format!("metadata.name={}", object.name));
+    let found = objects.list_metadata(&named).await?;
+    Ok(found.items.into_iter().find_map(|found| found.metadata.uid))
+}
+
+fn namespace(object: &Object) -> &str {
+    if object.namespace.is_empty() { NO_NAMESPACE } else { &object.namespace }
 }
 
 /// The Event as it is first written.
-fn made(event: &Event, series: &Series, instance: &str) -> v1::Event {
-    let Event { catalog, uid, news, note } = event;
+fn made(event: &Event, (resource, uid): (&ApiResource, String), series: &Series, instance: &str) -> v1::Event {
+    let Event { object, news, note, .. } = event;
     v1::Event {
         metadata: ObjectMeta {
             // The API server appends something of its own; it would cut off the end of a long name itself.
-            generate_name: Some(format!("{:.50}-", catalog.name)),
-            namespace: Some(catalog.namespace.to_string()),
+            generate_name: Some(format!("{:.50}-", object.name)),
+            namespace: Some(namespace(object).to_owned()),
             ..ObjectMeta::default()
         },
         regarding: Some(ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("ConfigMap".to_owned()),
-            namespace: Some(catalog.namespace.to_string()),
-            name: Some(catalog.name.to_string()),
-            uid: Some(uid.to_string()),
+            api_version: Some(resource.api_version.clone()),
+            kind: Some(object.kind.to_string()),
+            namespace: Some(object.namespace.to_string()).filter(|namespace| !namespace.is_empty()),
+            name: Some(object.name.to_string()),
+            uid: Some(uid),
             ..ObjectReference::default()
         }),
         type_: Some(if news.is_warning() { "Warning" } else { "Normal" }.to_owned()),
@@ -220,13 +255,14 @@ fn is_going(status: &Status) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::Kind;
     use crate::event::News;
     use crate::reference::CatalogKey;
     use std::slice;
 
     fn event(uid: &str, note: &str) -> Event {
-        let catalog = CatalogKey::new("prod", "extraction-models");
-        Event { catalog, uid: uid.into(), news: News::Refused, note: note.into() }
+        let object = Object::config_map(&CatalogKey::new("prod", "extraction-models"));
+        Event { object, uid: Some(uid.into()), news: News::Refused, note: note.into() }
     }
 
     fn written(book: &mut Book, event: &Event, at: Instant) {
@@ -295,10 +331,15 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_of_the_config_map_and_of_nothing_else() {
+    fn an_event_is_of_the_object_and_of_nothing_else() {
         let series = Series { name: None, count: 1, seen: Instant::now(), due: None, written: None };
-        let mut posted = serde_json::to_value(made(&event("9b1d", "[MG101] no"), &series, "modelguard-0_x")).unwrap();
-        assert!(posted["eventTime"].take().is_string());
+        let posted = |event: &Event| {
+            let resource = resource(&event.object.kind).unwrap();
+            let event = made(event, (&resource, "9b1d".to_owned()), &series, "modelguard-0_x");
+            let mut posted = serde_json::to_value(event).unwrap();
+            assert!(posted["eventTime"].take().is_string());
+            posted
+        };
         let expected = json!({
             "apiVersion": "events.k8s.io/v1", "kind": "Event",
             "metadata": {"generateName": "extraction-models-", "namespace": "prod"},
@@ -307,7 +348,22 @@ mod tests {
             "type": "Warning", "reason": "RemovalRefused", "action": "Remove", "note": "[MG101] no",
             "reportingController": "modelguard", "reportingInstance": "modelguard-0_x", "eventTime": null,
         });
-        assert_eq!(posted, expected);
+        let refused = event("9b1d", "[MG101] no");
+        assert_eq!(posted(&refused), expected);
+        let kind = "ValidatingWebhookConfiguration";
+        let object = Object { kind: kind.into(), namespace: "".into(), name: "modelguard".into() };
+        let altered = posted(&Event { object, news: News::Found(Kind::WebhooksAltered), ..refused });
+        let api_version = "admissionregistration.k8s.io/v1";
+        let regarding = json!({"apiVersion": api_version, "kind": kind, "name": "modelguard", "uid": "9b1d"});
+        assert_eq!((&altered["regarding"], &altered["metadata"]["namespace"]), (&regarding, &"default".into()));
+    }
+
+    #[test]
+    fn what_is_told_of_is_what_may_be_read() {
+        for kind in HolderKind::ALL.map(HolderKind::kind).into_iter().chain(["ConfigMap"]) {
+            assert_eq!(resource(kind).unwrap().kind, kind);
+        }
+        assert_eq!(resource("Rollout"), None);
     }
 
     #[test]

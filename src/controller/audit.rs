@@ -1,6 +1,7 @@
 //! P4: looks again and again at what should not be there, by the watches, and says what it finds.
 //!
-//! Every replica counts, for each has its watches; who leads writes the log, and Events of the model ConfigMaps.
+//! Every replica counts, for each has its watches; who leads writes the log, and Events of what is found and of the model
+//! ConfigMaps that it is about.
 
 use crate::audit::{self, Finding, Findings};
 use crate::event::Event;
@@ -41,11 +42,10 @@ fn look(cluster: &Cluster, configuration: &str) -> Option<Findings> {
     index.synced().then(|| audit::look(&index, &cluster.progress.arming.read(), configuration))
 }
 
-/// What people should find beside the model ConfigMap, if there is one.
-fn event(index: &Index, finding: &Finding) -> Option<Event> {
-    let catalog = finding.catalog.clone()?;
-    let uid = &index.catalog(&catalog)?.uid;
-    Some(Event::found(catalog, uid, finding))
+/// What people should find beside the object, and beside the model ConfigMap if there is one.
+fn events(index: &Index, finding: &Finding) -> Vec<Event> {
+    let facts = finding.catalog.as_ref().and_then(|catalog| index.catalog(catalog));
+    Event::found(finding, facts.map(|facts| &*facts.uid)).collect()
 }
 
 /// Says what came, and what went, since it was said last.
@@ -53,9 +53,8 @@ fn tell(cluster: &Cluster, found: &Findings, told: &Findings) {
     for finding in found.listed().filter(|finding| !told.lists(finding)) {
         let Finding { kind, object, message, .. } = finding;
         warn!(finding = kind.name(), %object, %message, "the audit found something");
-        if let Some(event) = event(&cluster.index.read(), finding) {
-            cluster.announce(event);
-        }
+        let events = events(&cluster.index.read(), finding);
+        events.into_iter().for_each(|event| cluster.announce(event));
     }
     for Finding { kind, object, message, .. } in told.listed().filter(|finding| !found.lists(finding)) {
         info!(finding = kind.name(), %object, %message, "what the audit found is over");

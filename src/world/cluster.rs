@@ -18,7 +18,7 @@ use crate::holder::{Hold, Holders, ObjectId};
 use crate::index::{self, Index};
 use crate::metrics::{EventLoss, Metrics};
 use crate::names;
-use crate::object::{Content, Workload};
+use crate::object::{Content, HolderKind, Workload};
 use crate::policy::{
     Beside, CurrentEpoch, Declared, HoldersOf, Lift, Prospect, Requester, SharedCatalog, Stored, TargetsOf, Unread,
 };
@@ -82,14 +82,7 @@ impl World for Cluster {
 
     async fn workload(&self, id: &ObjectId) -> Result<Option<Workload>, Unread> {
         let what = || format!("{} {}/{}", id.kind, id.namespace, id.name);
-        let resource = ApiResource {
-            group: id.kind.group().to_owned(),
-            version: id.kind.version().to_owned(),
-            api_version: id.kind.api_version().to_owned(),
-            kind: id.kind.kind().to_owned(),
-            plural: id.kind.plural().to_owned(),
-        };
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &id.namespace, &resource);
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &id.namespace, &resource(id.kind));
         let Some(found) = answered(what, api.get_opt(&id.name)).await? else { return Ok(None) };
         let read = serde_json::to_value(found).and_then(serde_json::from_value);
         read.map(Some).map_err(|error| Unread::new(what(), error))
@@ -281,6 +274,17 @@ impl Cluster {
 
     fn config_maps(&self, key: &CatalogKey) -> Api<ConfigMap> {
         Api::namespaced(self.client.clone(), &key.namespace)
+    }
+}
+
+/// What the API server calls holders of this kind.
+pub(crate) fn resource(kind: HolderKind) -> ApiResource {
+    ApiResource {
+        group: kind.group().to_owned(),
+        version: kind.version().to_owned(),
+        api_version: kind.api_version().to_owned(),
+        kind: kind.kind().to_owned(),
+        plural: kind.plural().to_owned(),
     }
 }
 

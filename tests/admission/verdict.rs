@@ -3,6 +3,7 @@
 use crate::world::{self, entry, models};
 use crate::{Bare, OWN, changed, denial, recorded};
 use base64::Engine as _;
+use modelguard::audit::Object;
 use modelguard::event::{Event, News};
 use modelguard::holder::ObjectId;
 use modelguard::object::{HolderKind, Workload};
@@ -50,8 +51,8 @@ async fn a_refused_removal_is_announced_in_the_words_of_the_answer() {
         let response = bare.ask("/validate", &review).await;
         assert_eq!(denial(&response).0, code);
         let expected = Event {
-            catalog: models(),
-            uid: "6e0c1f3e-8a0b-4f0e-9d10-000000000001".into(),
+            object: Object::config_map(&models()),
+            uid: Some("6e0c1f3e-8a0b-4f0e-9d10-000000000001".into()),
             news: News::Refused,
             note: response["status"]["message"].as_str().unwrap().into(),
         };

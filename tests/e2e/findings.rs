@@ -78,10 +78,18 @@ fn what_came_about_unseen(scene: &Scene<'_>) {
         });
     }
 
-    for (config_map, reason) in [("models", "EntryMissing"), ("broken", "CatalogInvalid")] {
-        until("it is an Event of the ConfigMap", || {
-            let seen = scene.kubectl(["events", "--for", &format!("configmap/{config_map}")]).run().ok().stdout;
-            if seen.contains(reason) { Ok(()) } else { Err(seen) }
+    // Beside the ConfigMap, beside who lacks it, and where Events of what is in no namespace are.
+    let mutating = format!("mutatingwebhookconfiguration/{CONFIGURATION}");
+    for (at, object, reason, says) in [
+        (namespace.as_str(), "configmap/models", "EntryMissing", "/api needs entry v1"),
+        (namespace, "deployment/api", "EntryMissing", "needs entry v1, which model ConfigMap"),
+        (namespace, "deployment/lost", "CatalogMissing", "/gone, which does not exist"),
+        (namespace, "configmap/broken", "CatalogInvalid", broken),
+        ("default", &mutating, "WebhooksAltered", "is not sent UPDATE of configmaps"),
+    ] {
+        until("it is an Event of it", || {
+            let seen = scene.at.cluster.kubectl(["events", "-n", at, "--for", object]).run().ok().stdout;
+            if seen.contains(reason) && seen.contains(says) { Ok(()) } else { Err(seen) }
         });
     }
 
