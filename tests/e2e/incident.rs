@@ -42,6 +42,7 @@ pub(crate) fn tests() -> Vec<Test> {
         shared("incident::delete", delete),
         shared("incident::replaced_in_place", replaced_in_place),
         shared("incident::rolled_back_to_what_is_gone", rolled_back_to_what_is_gone),
+        shared("incident::a_rollback_takes_nothing_away", a_rollback_takes_nothing_away),
         shared("incident::dry_run_is_denied_at_once", dry_run_is_denied_at_once),
     ];
     by_client.into_iter().chain(others).collect()
@@ -141,6 +142,29 @@ fn rolled_back_to_what_is_gone(scene: &Scene<'_>) {
     scene.apply(extraction_models(&["v3"]).to_string()).denied("MG101").says("3 pods of Deployment");
 }
 
+/// Helm goes back to a catalog without what the app uses by now, and writes it before the app.
+fn a_rollback_takes_nothing_away(scene: &Scene<'_>) {
+    scene.armed();
+    for helm in ["helm", "helm3"] {
+        let release = format!("extraction-{helm}");
+        let upgrade = |versions: &[&str], uses: &str| upgrade(scene, (helm, &release), versions, uses).ok();
+        upgrade(&["v2"], "v2");
+        upgrade(&["v2", "v3"], "v2");
+        upgrade(&["v2", "v3"], "v3");
+        scene.rolled_out("deployment/extraction-api");
+        let before = models(scene);
+        let rollback = scene.at.cluster.tool(helm).args(["rollback", &release, "1", "-n", &scene.namespace.name]);
+        rollback.run().denied("MG101").says("extraction@v3 is still used by 3 pods of Deployment").says("step 3");
+        assert_eq!(statuses(scene).last(), Some(&403), "{helm}");
+        assert_eq!(models(scene), before, "{helm}");
+        let app = scene.get("deployment", APP);
+        assert_eq!(app["spec"]["template"]["metadata"]["annotations"]["modelguard.dev/uses"], uses("v3"), "{helm}");
+        // Its objects are the next one's.
+        scene.kubectl(["delete", "deployment", APP, "--cascade=foreground"]).run().ok();
+        scene.kubectl(["delete", "configmap", MODELS]).run().ok();
+    }
+}
+
 fn dry_run_is_denied_at_once(scene: &Scene<'_>) {
     start(scene, apply);
     let dry_run = |versions: &[&str]| {
@@ -233,21 +257,21 @@ fn then_app(scene: &Scene<'_>, models: &Tool, uses: &str) -> Output {
 }
 
 fn helm_4(scene: &Scene<'_>, versions: &[&str], uses: &str) -> Output {
-    helm(scene, "helm", versions, uses)
+    upgrade(scene, ("helm", "extraction"), versions, uses)
 }
 
 fn helm_3(scene: &Scene<'_>, versions: &[&str], uses: &str) -> Output {
-    helm(scene, "helm3", versions, uses)
+    upgrade(scene, ("helm3", "extraction"), versions, uses)
 }
 
 /// One chart with the models and the app.
-fn helm(scene: &Scene<'_>, helm: &str, versions: &[&str], uses: &str) -> Output {
+fn upgrade(scene: &Scene<'_>, (helm, release): (&str, &str), versions: &[&str], uses: &str) -> Output {
     let chart = Dir::new().expect("a folder");
     chart.write("Chart.yaml", "{apiVersion: v2, name: extraction, version: 0.1.0}").expect("a file");
     fs::create_dir(chart.join("templates")).expect("a folder");
     let both = manifest(&[extraction_models(versions), app(uses)]);
     chart.write("templates/all.yaml", &both).expect("a file");
     let chart = chart.path().display().to_string();
-    let args = ["upgrade", "--install", "extraction", &chart, "-n", &scene.namespace.name];
+    let args = ["upgrade", "--install", release, &chart, "-n", &scene.namespace.name];
     scene.at.cluster.tool(helm).args(args).run()
 }

@@ -11,6 +11,7 @@ mod audit;
 mod break_glass;
 mod canary;
 mod defer;
+mod deletions;
 mod events;
 mod findings;
 mod forgery;
@@ -104,6 +105,7 @@ fn all() -> Vec<Test> {
         break_glass::tests,
         canary::tests,
         defer::tests,
+        deletions::tests,
         events::tests,
         findings::tests,
     ];

@@ -65,6 +65,23 @@ fn everyday_writes(scene: &Scene<'_>, plain: &Namespace<'_>, round: &str) {
         namespace.kubectl(["label", "configmap", &name, "team=x"]).run().ok();
         namespace.kubectl(["delete", "configmap", &name]).run().ok();
     }
+    // Namespaces come and go, with what is in them; and ours opts in and out of nothing.
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    scene.at.cluster.kubectl(["create", "-f-"]).stdin(namespace.to_string()).run().ok();
+    scene.at.cluster.kubectl(["create", "configmap", "inside", "-n", &name, "--from-literal=a=1"]).run().ok();
+    scene.at.cluster.kubectl(["delete", "namespace", &name, "--timeout=60s"]).run().ok();
+    scene.kubectl(["label", "--overwrite", "namespace", &scene.namespace.name, &format!("round={round}")]).run().ok();
+    // Other kinds, where workloads are guarded, too.
+    for namespace in [&scene.namespace, plain] {
+        namespace.kubectl(["create", "secret", "generic", &name, "--from-literal=a=1"]).run().ok();
+        namespace.kubectl(["create", "service", "clusterip", &name, "--tcp=80"]).run().ok();
+        namespace.kubectl(["create", "serviceaccount", &name]).run().ok();
+        namespace.kubectl(["delete", &format!("secret/{name}"), &format!("service/{name}")]).run().ok();
+    }
+    // In the namespaces of the cluster itself even the label opts in nothing.
+    let system = scene.at.cluster.kubectl(["create", "-n", "kube-system", "-f-"]);
+    system.stdin(keys(&name, &["v1"]).to_string()).run().ok();
+    scene.at.cluster.kubectl(["delete", "configmap", &name, "-n", "kube-system"]).run().ok();
     // Nodes register, and say that they live; leaders say that they lead.
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
     scene.at.cluster.kubectl(["create", "-f-"]).stdin(node.to_string()).run().ok();

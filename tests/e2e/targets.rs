@@ -31,6 +31,11 @@ fn whoever_removes_what_a_rollback_needs_is_warned(scene: &Scene<'_>) {
     assert_eq!(scene.get("configmap", "models")["data"], json!({"v2": "weights"}));
     // And so it is: the guard does not let the rollback through before.
     scene.kubectl(["rollout", "undo", "deployment/api"]).run().denied("MG201").says("v1");
+    // Nor does it let somebody scale up by hand what the Deployment left behind.
+    let old = old(scene);
+    let by_hand = scene.kubectl(["scale", &old, "--replicas=1"]).run().denied("MG201");
+    by_hand.says("entry v1").says("This is step 2 (roll out the app) of a release");
+    scene.kubectl(["patch", &old, r#"-p={"spec":{"replicas":1}}"#]).run().denied("MG201").says("entry v1");
     scene.kubectl(["patch", "configmap", "models", "--type=merge", r#"-p={"data":{"v1":"weights"}}"#]).run().ok();
     scene.kubectl(["rollout", "undo", "deployment/api"]).run().ok();
     scene.rolled_out("deployment/api");
@@ -65,6 +70,14 @@ fn roll_out(scene: &Scene<'_>) {
         let alive = |set: &&Value| set["status"]["replicas"] != 0;
         if all.len() == 2 && all.iter().filter(alive).count() == 1 { Ok(()) } else { Err(list.to_string()) }
     });
+}
+
+/// The ReplicaSet that its Deployment scaled down.
+fn old(scene: &Scene<'_>) -> String {
+    let list = scene.kubectl(["get", "replicasets", "-o", "json"]).run().json();
+    let all = list["items"].as_array().into_iter().flatten();
+    let mut old = all.filter(|set| set["spec"]["replicas"] == 0).filter_map(|set| set["metadata"]["name"].as_str());
+    format!("replicaset/{}", old.next().expect("an old ReplicaSet"))
 }
 
 fn removal(scene: &Scene<'_>) -> Tool {
