@@ -67,6 +67,8 @@ pub struct Finding {
 pub struct Findings {
     listed: BTreeSet<Finding>,
     totals: BTreeMap<Kind, usize>,
+    /// What holders lack, entry by entry: all of it.
+    missing: BTreeMap<CatalogKey, BTreeSet<EntryName>>,
 }
 
 /// Why a reference does not find what it needs.
@@ -193,12 +195,21 @@ impl Findings {
         self.totals.values().sum()
     }
 
+    /// What holders need of each model ConfigMap that does not list it.
+    pub fn missing(&self) -> impl Iterator<Item = (&CatalogKey, &BTreeSet<EntryName>)> {
+        self.missing.iter()
+    }
+
     /// What was there in an earlier look, too.
     #[must_use]
     pub fn also_in(&self, earlier: &Self) -> Self {
         let listed = self.listed.intersection(&earlier.listed).cloned().collect();
         let total = |(kind, count): (&Kind, &usize)| (*kind, (*count).min(earlier.count(*kind)));
-        let mut both = Self { listed, totals: self.totals.iter().map(total).collect() };
+        let missing = self.missing.iter().filter_map(|(key, entries)| {
+            let both: BTreeSet<_> = entries.intersection(earlier.missing.get(key)?).cloned().collect();
+            (!both.is_empty()).then(|| (key.clone(), both))
+        });
+        let mut both = Self { listed, totals: self.totals.iter().map(total).collect(), missing: missing.collect() };
         if [self, earlier].iter().all(|look| look.listed.len() == look.total()) {
             // Nothing is left out, so that they can be counted one by one.
             both.totals.clear();
@@ -226,6 +237,9 @@ impl Findings {
             None => (Kind::CatalogMissing, no_catalog(key, namespace)),
         };
         let holders = Demand::holders(demands);
+        if let (Some(entry), false) = (entry, holders.is_empty()) {
+            self.missing.entry(key.clone()).or_default().insert(entry.clone());
+        }
         *self.totals.entry(kind).or_default() += holders.workloads_total;
         for holder in holders.workloads {
             let object = Object { kind: holder.kind, namespace: holder.namespace, name: holder.name };

@@ -4,6 +4,7 @@
 //! Decision, a denial ─────────▶ RemovalRefused  Warning, in the denial's words ─┐
 //! Decision, by break-glass ───▶ RulesOverridden Warning: who, why, and what ─────┤
 //! a finding of the audit ──────▶ its own name    Warning, of holders, too ───────┤
+//! entries that were put back ─▶ EntryRestored   Normal ──────────────────────────┤
 //! entries that became Idle ───▶ EntryRemovable  Normal ─────────────────────────┴─▶ World::announce
 //! ```
 //! Equal events are one event that happened again. Nothing rests on any of them: each may get lost.
@@ -37,6 +38,8 @@ pub struct Event {
 pub enum News {
     /// Entries of it became Idle.
     Removable,
+    /// Entries that holders lacked were put back.
+    Restored,
     /// A change that takes entries away was denied.
     Refused,
     /// A change passed by break-glass.
@@ -52,6 +55,7 @@ impl News {
     pub fn reason(self) -> &'static str {
         match self {
             Self::Removable => "EntryRemovable",
+            Self::Restored => "EntryRestored",
             Self::Refused => "RemovalRefused",
             Self::Overridden => "RulesOverridden",
             Self::Found(kind) => kind.name(),
@@ -62,6 +66,7 @@ impl News {
     pub fn action(self) -> &'static str {
         match self {
             Self::Removable => "Prove",
+            Self::Restored => "Restore",
             Self::Refused => "Remove",
             Self::Overridden => "Override",
             Self::Found(_) => "Audit",
@@ -70,7 +75,7 @@ impl News {
 
     /// Whether somebody should look.
     pub fn is_warning(self) -> bool {
-        self != Self::Removable
+        !matches!(self, Self::Removable | Self::Restored)
     }
 }
 
@@ -91,14 +96,28 @@ impl Event {
         Self { object, uid: Some(uid.into()), news: News::Removable, note: clip(note) }
     }
 
+    /// These entries, at least one, were put back.
+    pub fn restored<'e>(catalog: CatalogKey, uid: &str, entries: impl ExactSizeIterator<Item = &'e EntryName>) -> Self {
+        let (noun, was, it) = if entries.len() == 1 { ("entry", "was", "it") } else { ("entries", "were", "them") };
+        let names = policy::list(entries, ENTRIES);
+        let note = format!(
+            "{noun} {names} {was} gone although workloads need {it}: put back from the prior revision, until nobody needs {it}"
+        );
+        let object = Object::config_map(&catalog);
+        Self { object, uid: Some(uid.into()), news: News::Restored, note: clip(note) }
+    }
+
     /// The audit found this: told of the object itself, and of the ConfigMap that it is about, if it is known.
     pub fn found(finding: &Finding, uid: Option<&str>) -> impl Iterator<Item = Self> {
         let Finding { kind, object, catalog, message, .. } = finding;
         let news = News::Found(*kind);
         let own = Self { object: object.clone(), uid: None, news, note: clip(message.to_string()) };
         let catalog = catalog.as_ref().map(Object::config_map).filter(|catalog| catalog != object);
-        let of_catalog = catalog.zip(uid).map(|(catalog, uid)| {
-            Self { object: catalog, uid: Some(uid.into()), news, note: clip(format!("{object} {message}")) }
+        let of_catalog = catalog.zip(uid).map(|(catalog, uid)| Self {
+            object: catalog,
+            uid: Some(uid.into()),
+            news,
+            note: clip(format!("{object} {message}")),
         });
         std::iter::once(own).chain(of_catalog)
     }
@@ -232,6 +251,15 @@ mod tests {
         assert_eq!(&*note(1), "entry x@v1 may be removed now: no pod and no pod template uses it");
         assert_eq!(&*note(2), "entries x@v1, x@v2 may be removed now: no pod and no pod template uses them");
         assert!(note(12).contains("x@v9, x@v10 and 2 more may be"), "{}", note(12));
+    }
+
+    #[test]
+    fn what_was_put_back_is_named() {
+        let name = EntryName::new("x@v1").unwrap();
+        let event = Event::restored(models(), "9b1d", std::iter::once(&name));
+        let note =
+            "entry x@v1 was gone although workloads need it: put back from the prior revision, until nobody needs it";
+        assert_eq!((&*event.note, event.news.is_warning()), (note, false));
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub struct Guard {
     pub rollback_targets: RollbackTargets,
     /// Whether a reference is admitted only where a ready server serves its entry.
     pub require_served: bool,
+    /// Whether an entry that holders need and that is gone is put back from the prior revision.
+    pub heal: bool,
 }
 
 /// What becomes of a change that takes away an entry which is not proven Idle.
@@ -59,6 +61,11 @@ impl Guard {
     /// Whether what an UPDATE removes stays until nobody needs it.
     pub fn defers(self) -> bool {
         self.while_in_use == WhileInUse::Defer
+    }
+
+    /// Whether what holders lack is put back: not where the guard lets it be taken away, or it would come and go for ever.
+    pub fn heals(self) -> bool {
+        self.heal && !matches!(self.while_in_use, WhileInUse::Warn | WhileInUse::Audit)
     }
 }
 
@@ -134,6 +141,14 @@ impl FromStr for RollbackTargets {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_guard_that_lets_entries_be_taken_away_does_not_put_them_back() {
+        let healing = |while_in_use| Guard { while_in_use, heal: true, ..Guard::default() }.heals();
+        let healed: Vec<_> = WhileInUse::ALL.into_iter().filter(|one| healing(*one)).collect();
+        assert_eq!(healed, [WhileInUse::Deny, WhileInUse::Wait, WhileInUse::Defer]);
+        assert!(!Guard::default().heals(), "not unless it is asked for");
+    }
 
     #[test]
     fn every_strictness_is_read_as_it_is_written_and_as_it_is_typed() {

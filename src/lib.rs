@@ -18,7 +18,7 @@
 //!
 //! | room | modules | may use |
 //! |---|---|---|
-//! | domain | [`names`] [`catalog`] [`object`] [`manifest`] [`reference`](mod@reference) [`holder`] [`usage`] [`revision`] [`history`] [`retention`] [`policy`] [`sharing`] [`arming`] [`guard`] [`audit`] [`status`] [`event`] | data in, data out: no I/O, no clock; time is an argument |
+//! | domain | [`names`] [`catalog`] [`object`] [`manifest`] [`reference`](mod@reference) [`holder`] [`usage`] [`revision`] [`history`] [`retention`] [`healing`] [`policy`] [`sharing`] [`arming`] [`guard`] [`audit`] [`status`] [`event`] | data in, data out: no I/O, no clock; time is an argument |
 //! | index | [`index`] | the same, but for `index/{resource,watch,live}`, which feed it |
 //! | Kubernetes | [`world`] [`controller`] | kube |
 //! | folder | `world/standalone` | files, and neither kube nor a clock |
@@ -57,6 +57,7 @@ pub mod connections;
 pub mod controller;
 pub mod event;
 pub mod guard;
+pub mod healing;
 pub mod history;
 pub mod holder;
 pub mod index;

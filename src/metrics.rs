@@ -51,6 +51,7 @@ pub struct Metrics {
     events_lost: Family<EventLossLabels, Counter>,
     audit_findings: Family<FindingLabels, Gauge>,
     audit_last_success: Gauge,
+    entries_restored: Counter,
 }
 
 /// What a request is counted under.
@@ -183,6 +184,7 @@ impl Metrics {
             events_lost: Family::default(),
             audit_findings: Family::default(),
             audit_last_success: Gauge::default(),
+            entries_restored: Counter::default(),
         };
         // From the start, so that an increase can be told from a first appearance.
         for shed in [Shed::Concurrency, Shed::Memory] {
@@ -268,6 +270,11 @@ impl Metrics {
             "When the last audit looked at everything, in Unix time; 0 if none has yet",
             self.audit_last_success.clone(),
         );
+        registry.register(
+            "entries_restored",
+            "Entries that were put back because workloads needed them",
+            self.entries_restored.clone(),
+        );
     }
 
     /// Notes how a round of the controller found things.
@@ -289,6 +296,11 @@ impl Metrics {
     pub(crate) fn audited(&self, findings: &Findings, unix_seconds: i64) {
         self.count_findings(findings);
         self.audit_last_success.set(unix_seconds);
+    }
+
+    /// Counts entries that were put back.
+    pub(crate) fn restored(&self, entries: usize) {
+        self.entries_restored.inc_by(entries as u64);
     }
 
     fn count_findings(&self, findings: &Findings) {
@@ -496,6 +508,7 @@ mod tests {
             "proof_duration_seconds histogram",
             "audit_findings gauge",
             "audit_last_success_timestamp_seconds gauge",
+            "entries_restored_total counter",
         ];
         assert_eq!(families(&text), expected);
     }

@@ -17,12 +17,14 @@ pub const USAGE: &str = "modelguard.dev/usage";
 pub const RETAINED: &str = "modelguard.dev/retained";
 /// Asks the mutating webhook to remove what is retained and Idle, in the same write; never stored.
 pub const RETIRE: &str = "modelguard.dev/retire";
+/// Asks the mutating webhook to put back entries of the prior revision, in the same write; never stored.
+pub const RESTORE: &str = "modelguard.dev/restore";
 /// Asks the mutating webhook to restore a revision in the same write: `prior`, or its number; never stored.
 pub const ROLLBACK_TO: &str = "modelguard.dev/rollback-to";
 /// What `modelguard rollback --with` is in the middle of, one JSON object; set and removed as its user.
 pub const ROLLING_BACK: &str = "modelguard.dev/rolling-back";
 /// The annotations whose value only modelguard decides: what a client sends for them is replaced, or done.
-pub const OWNED: [&str; 6] = [REVISION, PRIOR_REVISION, USAGE, RETAINED, RETIRE, ROLLBACK_TO];
+pub const OWNED: [&str; 7] = [REVISION, PRIOR_REVISION, USAGE, RETAINED, RETIRE, RESTORE, ROLLBACK_TO];
 
 /// Label of a ControllerRevision that keeps a content of a model ConfigMap: whose.
 pub const HISTORY_OF: &str = "modelguard.dev/history-of";

@@ -21,6 +21,7 @@
 
 use crate::catalog::edit::{self, CannotEdit, Edit};
 use crate::catalog::{Catalog, EntryName, Format};
+use crate::healing::{self, Restoration};
 use crate::holder::Hold;
 use crate::names;
 use crate::object::{ConfigMap, Content, StringMap};
@@ -46,6 +47,8 @@ pub struct Retention {
     pub kept: BTreeSet<EntryName>,
     /// The entries that are taken out now that nobody needs them.
     pub retired: BTreeSet<EntryName>,
+    /// The entries that were gone although holders need them, and come back.
+    pub restored: BTreeSet<EntryName>,
     /// How.
     pub edits: Vec<Edit>,
     /// Retained entries that are asked for again.
@@ -112,12 +115,20 @@ impl Retained {
         let stored = Self::of(&old.object).0;
         let sent = Self::of(&new.object).0.into_iter().filter(|_| is_marked);
         let going_on = stored.into_iter().filter(|entry| !is_marked && !retention.wanted.contains(entry));
-        let all: BTreeSet<_> = sent.chain(going_on).chain(retention.kept.iter().cloned()).collect();
+        let put_back = retention.kept.union(&retention.restored).cloned();
+        let all: BTreeSet<_> = sent.chain(going_on).chain(put_back).collect();
         if all.is_empty() {
             return Self::default();
         }
         let (was, is) = (catalog(old), catalog(new));
-        Self(all.into_iter().filter(|entry| was.lists(entry) && is.lists(entry)).collect())
+        let stays = |entry: &EntryName| was.lists(entry) || retention.restored.contains(entry);
+        Self(all.into_iter().filter(|entry| stays(entry) && is.lists(entry)).collect())
+    }
+}
+
+impl From<BTreeSet<EntryName>> for Retained {
+    fn from(entries: BTreeSet<EntryName>) -> Self {
+        Self(entries)
     }
 }
 
@@ -139,7 +150,11 @@ impl Retention {
     pub fn of(change: &CatalogChange<'_>, terms: &Terms) -> Result<Self, CannotEdit> {
         let (Some(old), Some(new)) = (&change.old, &change.new) else { return Ok(Self::default()) };
         if change.caller.own {
-            return Self::retiring(old, new, terms);
+            return match healing::asked(change, terms)? {
+                Some(Restoration { entries, edits }) => Ok(Self { restored: entries, edits, ..Self::default() }),
+                None if change.changes_content() => Ok(Self::after(change)),
+                None => Self::retiring(old, new, terms),
+            };
         }
         let wanted = wanted(old, new);
         let lost = lost(change, old, terms);
@@ -155,7 +170,8 @@ impl Retention {
     /// What the validating webhook must know of a change that went through the mutating one.
     pub(crate) fn after(change: &CatalogChange<'_>) -> Self {
         match (&change.old, &change.new) {
-            (Some(old), Some(new)) if !change.caller.own => Self { wanted: wanted(old, new), ..Self::default() },
+            (Some(_), Some(_)) if change.caller.own => Self { restored: healing::restored(change), ..Self::default() },
+            (Some(old), Some(new)) => Self { wanted: wanted(old, new), ..Self::default() },
             _ => Self::default(),
         }
     }

@@ -105,7 +105,7 @@ pub fn owned(change: &CatalogChange<'_>, retention: &Retention) -> Owned {
     // That something else is asked for makes a revision, be it that nothing is stored otherwise for now.
     let asks = same_format && retained != Retained::of(&old.object);
     let unchanged = change.keeps_content();
-    // What our own write does to the data completes the revision that deferred it.
+    // What our own write does to the data completes the revision that deferred it, or that took away what was needed.
     let (revision, prior_revision) = match (unchanged && !asks) || change.caller.own {
         true => (annotation(old, names::REVISION), annotation(old, names::PRIOR_REVISION)),
         false => (Some(next.to_string()), Some(prior_revision(change, old, &new.object))),
@@ -159,8 +159,8 @@ impl Owned {
 
     /// What `annotations` must still be set to, or lose where `None`, in the order of [`names::OWNED`].
     pub fn changes(self, annotations: &StringMap<'_>) -> Vec<(&'static str, Option<String>)> {
-        // The last two are requests, and never stored.
-        let values = [self.revision, self.prior_revision, self.usage, self.retained, None, None];
+        // The last three are requests, and never stored.
+        let values = [self.revision, self.prior_revision, self.usage, self.retained, None, None, None];
         let owned = names::OWNED.into_iter().zip(values);
         owned.filter(|(name, value)| annotations.get(name) != value.as_deref()).collect()
     }

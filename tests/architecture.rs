@@ -56,6 +56,8 @@ const ROOMS: &[Room] = &[
             "history.rs",
             "retention.rs",
             "retention/",
+            "healing.rs",
+            "healing/",
             "policy.rs",
             "policy/",
             "sharing.rs",

@@ -79,6 +79,9 @@ fn a_holder_of_an_entry_that_is_not_listed_is_found_by_its_workload() {
     let findings = found(&index);
     assert_eq!(said(&findings), [needs("canary/api", "v2"), needs("prod/api", "v2"), needs("prod/api", "v3")]);
     assert_eq!((findings.total(), findings.count(Kind::EntryMissing)), (3, 3));
+    let missing: Vec<_> = findings.missing().collect();
+    let entries = ["v2", "v3"].map(|name| EntryName::new(name).unwrap()).into();
+    assert_eq!(missing, [(&CatalogKey::new("prod", "models"), &entries)]);
     let first = findings.listed().next().unwrap();
     assert_eq!(first.catalog, Some(CatalogKey::new("prod", "models")));
     assert_eq!(first.entry, Some(EntryName::new("v2").unwrap()));

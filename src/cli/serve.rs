@@ -74,6 +74,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "BOOL", env = "MODELGUARD_REQUIRE_SERVED", default_value_t = false)]
     #[arg(action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     require_served: bool,
+    /// Whether an entry that workloads need and that is gone is put back from the prior revision
+    #[arg(long, value_name = "BOOL", env = "MODELGUARD_HEAL", default_value_t = false)]
+    #[arg(action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    heal: bool,
     /// How many revisions of a model ConfigMap are kept beside it, the current one not counted
     #[arg(long, value_name = "NUMBER", env = "MODELGUARD_REVISION_HISTORY_LIMIT", default_value_t = 10)]
     revision_history_limit: u32,
@@ -100,8 +104,8 @@ const FILES: usize = 256;
 impl Args {
     /// The built-in guard.
     fn guard(&self) -> Guard {
-        let Self { while_in_use, rollback_targets, require_served, .. } = *self;
-        Guard { while_in_use, rollback_targets, require_served }
+        let Self { while_in_use, rollback_targets, require_served, heal, .. } = *self;
+        Guard { while_in_use, rollback_targets, require_served, heal }
     }
 }
 

@@ -6,12 +6,12 @@
 use crate::audit::{self, Finding, Findings};
 use crate::event::Event;
 use crate::index::Index;
-use crate::world::World as _;
 use crate::world::cluster::Cluster;
+use crate::world::{LiftError, World as _};
 use jiff::Timestamp;
 use std::time::Duration;
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// Between two looks. What two of them agree on is found within a minute, watches that lag by some seconds included.
 const EVERY: Duration = Duration::from_secs(15);
@@ -27,8 +27,10 @@ pub async fn audit(cluster: Cluster, configuration: String) {
         if let (Some(look), Some(earlier)) = (&look, &earlier) {
             let found = look.also_in(earlier);
             cluster.metrics.audited(&found, Timestamp::now().as_second());
-            if cluster.progress.leadership.borrow().is_leader {
+            let leads = cluster.progress.leadership.borrow().is_leader;
+            if leads {
                 tell(&cluster, &found, &told);
+                heal(&cluster, &found).await;
                 told = found;
             }
         }
@@ -58,5 +60,25 @@ fn tell(cluster: &Cluster, found: &Findings, told: &Findings) {
     }
     for Finding { kind, object, message, .. } in told.listed().filter(|finding| !found.lists(finding)) {
         info!(finding = kind.name(), %object, %message, "what the audit found is over");
+    }
+}
+
+/// Asks that what holders lack be put back, where the guard says so and the prior revision lists it. What cannot be, now, is
+/// found again by the next look.
+async fn heal(cluster: &Cluster, found: &Findings) {
+    if !cluster.guard.heals() {
+        return;
+    }
+    for (catalog, entries) in found.missing() {
+        match cluster.restore(catalog, entries).await {
+            Ok(Some((uid, restored))) if !restored.is_empty() => {
+                info!(%catalog, entries = ?restored, "holders need these entries, which were gone: they were put back");
+                cluster.metrics.restored(restored.len());
+                cluster.announce(Event::restored(catalog.clone(), &uid, restored.iter()));
+            }
+            Ok(_) => {}
+            Err(LiftError::Conflict) => debug!(%catalog, "the ConfigMap changed meanwhile; looking again"),
+            Err(error) => warn!(%catalog, %error, "entries that holders lack could not be put back"),
+        }
     }
 }

@@ -56,8 +56,8 @@ impl BreakGlass {
         Self { text: stored.map(Into::into), is_new: false }
     }
 
-    /// Whether it must be known if the requester may pass the rules.
-    pub(super) fn asks(&self, now: Timestamp) -> bool {
+    /// Whether it lets whoever has the permission pass the rules.
+    pub(crate) fn grants(&self, now: Timestamp) -> bool {
         matches!(self.read(now), Reading::Grant(_))
     }
 
@@ -207,9 +207,9 @@ mod tests {
     fn the_permission_is_asked_for_only_where_it_would_count() {
         let now = terms().now;
         for (text, asks) in [(SOON, true), ("2026-11-23T13:00:00Z past", false), ("2026-11-24T14:00:00Z far", false)] {
-            assert_eq!(BreakGlass::stored(Some(text)).asks(now), asks, "{text}");
+            assert_eq!(BreakGlass::stored(Some(text)).grants(now), asks, "{text}");
         }
-        assert!(!BreakGlass::default().asks(now));
+        assert!(!BreakGlass::default().grants(now));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::catalog::{Catalog, EntryName, Format, edit};
 use crate::guard::{Guard, RollbackTargets, WhileInUse};
+use crate::healing;
 use crate::holder::{Hold, Holders};
 use crate::names;
 use crate::retention::{self, Retained, Retention};
@@ -41,7 +42,7 @@ pub(super) fn needs(change: &CatalogChange<'_>, terms: &Terms) -> Needs {
 /// What must be known of those who need entries.
 fn needs_of_entries(change: &CatalogChange<'_>, terms: &Terms) -> Needs {
     // Our own writes keep the annotation as it is, and are denied nothing that it would grant.
-    let asks = !change.caller.own && change.break_glass().asks(terms.now);
+    let asks = !change.caller.own && change.break_glass().grants(terms.now);
     let may_override = asks.then(|| change.key.namespace.clone());
     let rollback_targets = rollback_targets(change, terms.guard);
     let namespaces = [change.key.namespace.clone()].into();
@@ -96,11 +97,12 @@ pub(super) fn decide(change: &CatalogChange<'_>, facts: &Facts, terms: &Terms) -
 
 /// What there is to say of a change that the mutating webhook sees.
 pub(super) fn mutated(retention: &Retention, terms: &Terms) -> Decision {
-    let Retention { kept, retired, .. } = retention;
+    let Retention { kept, retired, restored, .. } = retention;
     let removed: BTreeSet<_> = kept.union(retired).cloned().collect();
     let step = (!removed.is_empty()).then_some(Step::Remove);
+    let added = restored.clone();
     let warnings = (!kept.is_empty()).then(|| message::kept_for_now(kept)).into_iter().collect();
-    let facts = Record { enforcement: terms.guard.while_in_use, step, removed, ..Record::default() };
+    let facts = Record { enforcement: terms.guard.while_in_use, step, removed, added, ..Record::default() };
     Decision { warnings, facts, ..Decision::default() }
 }
 
@@ -347,7 +349,8 @@ fn settling(change: &CatalogChange<'_>, loss: &Loss, facts: &Facts, guard: Guard
 /// MG107, MG501: a change that did not pass the mutating webhook lacks what must be kept for a rollback, or
 /// brings a proof that nobody made, which would go on to count. Any other stays `allowed`.
 fn judge_annotations(change: &CatalogChange<'_>, mut allowed: Decision) -> Decision {
-    if change.caller.own && change.changes_content() && !retention::is_retirement(change) {
+    let is_ours = || retention::is_retirement(change) || healing::is_restoration(change);
+    if change.caller.own && change.changes_content() && !is_ours() {
         return message::own_data(change).into();
     }
     let owned = revision::owned(change, &Retention::after(change));

@@ -14,7 +14,7 @@ pub(super) fn needs(change: &NamespaceChange, terms: &Terms) -> Needs {
         return Needs::default();
     }
     let name = || Some(change.name.clone());
-    let may_override = if change.break_glass.asks(terms.now) { name() } else { None };
+    let may_override = if change.break_glass.grants(terms.now) { name() } else { None };
     match change.departure {
         None => Needs { may_override, ..Needs::default() },
         Some(Departure::Deletion) => Needs { may_override, shared_by: name(), ..Needs::default() },

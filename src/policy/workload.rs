@@ -21,7 +21,7 @@ pub(super) fn needs(change: &WorkloadChange, terms: &Terms) -> Needs {
     let catalogs: BTreeSet<_> = change.added().map(|reference| reference.catalog.clone()).collect();
     let foreign = |key: &&CatalogKey| key.namespace != change.id.namespace;
     let namespaces = catalogs.iter().filter(foreign).map(|key| key.namespace.clone()).collect();
-    let asks = change.break_glass.asks(terms.now);
+    let asks = change.break_glass.grants(terms.now);
     let may_override = asks.then(|| change.id.namespace.clone());
     Needs { catalogs, namespaces, may_override, left: change.left.clone(), ..Needs::default() }
 }

@@ -11,6 +11,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::time::Duration;
 
+mod healing;
+
 const EPOCH: &str = "e1";
 const OWN: Caller = Caller { own: true, system: false, dry_run: false, put: false };
 

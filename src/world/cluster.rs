@@ -14,15 +14,17 @@ use crate::catalog::{EntryName, Format};
 use crate::controller::{Progress, Refused, Wanted};
 use crate::event::Event;
 use crate::guard::Guard;
+use crate::healing;
 use crate::holder::{Hold, Holders, ObjectId};
 use crate::index::{self, Index};
 use crate::metrics::{EventLoss, Metrics};
 use crate::names;
-use crate::object::{Content, HolderKind, Workload};
+use crate::object::{self, Content, HolderKind, Workload};
 use crate::policy::{
     Beside, CurrentEpoch, Declared, HoldersOf, Lift, Prospect, Requester, SharedCatalog, Stored, TargetsOf, Unread,
 };
 use crate::reference::{CatalogKey, Left, Server};
+use crate::retention::Retained;
 use crate::revision::Keep;
 use crate::revision::restore::{Found, Seek};
 use crate::sharing::Sharing;
@@ -32,7 +34,7 @@ use base64::Engine as _;
 use history::Archive;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use parking_lot::{RwLock, RwLockReadGuard};
 use serde_json::json;
 use std::borrow::Cow;
@@ -239,7 +241,7 @@ impl Cluster {
     /// # Errors
     /// [`LiftError::Conflict`] if the ConfigMap is no longer at that revision, or gone.
     pub async fn write_usage(&self, key: &CatalogKey, revision: &str, usage: &Usage) -> Result<(), LiftError> {
-        self.annotate(key, revision, names::USAGE, usage.render()).await
+        self.annotate(key, revision, names::USAGE, usage.render()).await.map(drop)
     }
 
     /// Asks the mutating webhook to remove what is retained and Idle, conditional on the revision that was read.
@@ -247,29 +249,55 @@ impl Cluster {
     /// # Errors
     /// [`LiftError::Conflict`] if the ConfigMap is no longer at that revision, or gone.
     pub async fn retire(&self, key: &CatalogKey, revision: &str) -> Result<(), LiftError> {
-        self.annotate(key, revision, names::RETIRE, Some("idle".to_owned())).await
+        self.annotate(key, revision, names::RETIRE, Some("idle".to_owned())).await.map(drop)
     }
 
-    /// Sets one annotation, or removes it where `None`.
+    /// Asks the mutating webhook to put those of `wanted` back that can be; says of which ConfigMap, by its UID, and which it
+    /// put back.
+    ///
+    /// # Errors
+    /// [`LiftError::Conflict`] if the ConfigMap was changed in between, or is gone.
+    pub async fn restore(
+        &self,
+        key: &CatalogKey,
+        wanted: &BTreeSet<EntryName>,
+    ) -> Result<Option<(String, BTreeSet<EntryName>)>, LiftError> {
+        let found = self.config_maps(key);
+        let Some(found) = answered(|| format!("ConfigMap {key}"), found.get_opt(&key.name)).await? else {
+            return Ok(None);
+        };
+        let unreadable = |error: &dyn std::fmt::Display| Unread::new(format!("ConfigMap {key}"), error);
+        let json = serde_json::to_string(&found).map_err(|error| unreadable(&error))?;
+        let object = object::ConfigMap::parse(&json).map_err(|error| unreadable(&error))?;
+        let restoration = healing::restorable(&object, wanted, jiff::Timestamp::now());
+        let entries = restoration.map_err(|error| unreadable(&error))?.entries;
+        let Some(asked) = Retained::from(entries.clone()).render() else { return Ok(None) };
+        let (uid, revision) = (&object.metadata.uid, &object.metadata.resource_version);
+        let written = self.annotate(key, revision, names::RESTORE, Some(asked)).await?;
+        let annotations = written.annotations.unwrap_or_default();
+        let retained = Retained::parse(annotations.get(names::RETAINED).map(String::as_str));
+        Ok(Some((uid.to_string(), entries.intersection(retained.entries()).cloned().collect())))
+    }
+
+    /// Sets one annotation, or removes it where `None`; gives the metadata that is stored then.
     async fn annotate(
         &self,
         key: &CatalogKey,
         revision: &str,
         name: &str,
         value: Option<String>,
-    ) -> Result<(), LiftError> {
+    ) -> Result<ObjectMeta, LiftError> {
         let patch = json!({"metadata": {"resourceVersion": revision, "annotations": {name: value}}});
         let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let (config_maps, patch) = (self.config_maps(key), Patch::Merge(patch));
         let written = async {
             match config_maps.patch_metadata(&key.name, &params, &patch).await {
-                Ok(_) => Ok(true),
-                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
+                Ok(written) => Ok(Some(written.metadata)),
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(None),
                 Err(error) => Err(error),
             }
         };
-        let written = answered(|| format!("the write to ConfigMap {key}"), written).await?;
-        if written { Ok(()) } else { Err(LiftError::Conflict) }
+        answered(|| format!("the write to ConfigMap {key}"), written).await?.ok_or(LiftError::Conflict)
     }
 
     fn config_maps(&self, key: &CatalogKey) -> Api<ConfigMap> {

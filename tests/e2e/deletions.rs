@@ -116,7 +116,7 @@ fn a_namespace_goes_with_all_kinds_of_holders(scene: &Scene<'_>) {
     server["spec"]["template"]["metadata"]["annotations"] = json!({"modelguard.dev/serves": "models:v1"});
     going.create_object(server.to_string()).ok();
     going.rolled_out("deployment/server");
-    going.kubectl(["delete", "configmap", "models"]).run().denied("MG106").says("models: entry v1 is still used by");
+    going.kubectl(["delete", "configmap", "models"]).run().denied("MG106").says("entry v1 is still used by");
     let rehearsal = going.kubectl(["delete", "deployment", "server", "--dry-run=server"]);
     until("its users are known", || rehearsal.run().denies("MG301"));
     going.kubectl(["delete", "namespace", &going.name, "--timeout=60s"]).run().ok();

@@ -5,6 +5,7 @@ use crate::scene::{Scene, Setup, Test, own};
 use crate::support::builders::{catalog, deployment, keys};
 use crate::support::kubectl::{Output, Tool};
 use crate::support::wait::until;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -13,7 +14,14 @@ const CONFIGURATION: &str = "modelguard";
 
 pub(crate) fn tests() -> Vec<Test> {
     let setup = Setup::default().without_controllers();
-    vec![own("findings::what_came_about_unseen", setup, what_came_about_unseen)]
+    vec![
+        own("findings::what_came_about_unseen", setup.clone(), what_came_about_unseen),
+        own(
+            "findings::what_holders_lack_comes_back_by_itself",
+            setup.with("--heal"),
+            what_holders_lack_comes_back_by_itself,
+        ),
+    ]
 }
 
 fn what_came_about_unseen(scene: &Scene<'_>) {
@@ -100,6 +108,51 @@ fn what_came_about_unseen(scene: &Scene<'_>) {
     scene.at.cluster.kubectl(["create", "-f", "-"]).stdin(anew(removed).to_string()).run().ok();
     assert_eq!(audit(scene).run().ok().stdout, "no findings\n");
     counts(scene, 0);
+}
+
+/// Once break-glass is over, by which somebody may have meant it; and only until nobody needs it.
+fn what_holders_lack_comes_back_by_itself(scene: &Scene<'_>) {
+    scene.armed();
+    scene.create_object(keys("models", &["v1", "v2"]).to_string()).ok();
+    scene.create_object(deployment("api", 0, "models:v1").to_string()).ok();
+    let until_when = Timestamp::now() + SignedDuration::from_mins(30);
+    let grant = format!("modelguard.dev/break-glass={until_when:.0} INC-1 is on fire");
+    scene.kubectl(["annotate", "configmap", "models", &grant]).run().ok();
+    scene.kubectl(["patch", "configmap", "models", "--type=merge", r#"-p={"data":{"v1":null}}"#]).run().ok();
+    let metric = |name: &str, labels: &[(&str, &str)]| {
+        scene.at.modelguard.first().metrics().expect("modelguard answers").sum(name, labels)
+    };
+    let missing = || metric("modelguard_audit_findings", &[("finding", "EntryMissing")]);
+    let restored = || metric("modelguard_entries_restored_total", &[]);
+    until("the audit finds it", || if missing() == 1.0 { Ok(()) } else { Err(missing()) });
+    assert_eq!((models(scene), restored()), ((json!({"v2": "weights"}), Value::Null, json!("2")), 0.0));
+
+    scene.kubectl(["annotate", "configmap", "models", "modelguard.dev/break-glass-"]).run().ok();
+    let back = (json!({"v1": "weights", "v2": "weights"}), json!(r#"["v1"]"#), json!("2"));
+    until("it comes back", || if models(scene) == back { Ok(()) } else { Err(scene.get("configmap", "models")) });
+    until("the audit finds nothing", || if missing() == 0.0 { Ok(()) } else { Err(missing()) });
+    assert_eq!(restored(), 1.0);
+    let line = "holders need these entries, which were gone: they were put back";
+    assert!(scene.at.modelguard.logs().contains(line));
+    until("it is an Event of the ConfigMap", || {
+        let seen = scene.kubectl(["events", "--for", "configmap/models"]).run().ok().stdout;
+        let says =
+            "entry v1 was gone although workloads need it: put back from the prior revision, until nobody needs it";
+        if seen.contains("EntryRestored") && seen.contains(says) { Ok(()) } else { Err(seen) }
+    });
+    // As anything else that is used.
+    scene.kubectl(["patch", "configmap", "models", "--type=merge", r#"-p={"data":{"v1":null}}"#]).run().denied("MG101");
+
+    scene.kubectl(["delete", "deployment", "api"]).run().ok();
+    let gone = (json!({"v2": "weights"}), Value::Null, json!("2"));
+    until("it goes again", || if models(scene) == gone { Ok(()) } else { Err(scene.get("configmap", "models")) });
+}
+
+/// What the model ConfigMap stores, what of it is only retained, and which revision that is.
+fn models(scene: &Scene<'_>) -> (Value, Value, Value) {
+    let stored = scene.get("configmap", "models");
+    let annotation = |name: &str| stored["metadata"]["annotations"][format!("modelguard.dev/{name}")].clone();
+    (stored["data"].clone(), annotation("retained"), annotation("revision"))
 }
 
 const VALIDATING: &str = "validatingwebhookconfiguration";

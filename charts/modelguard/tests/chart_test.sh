@@ -127,7 +127,7 @@ for kind in "${configurations[@]}"; do
 done
 has Service 'type: ClusterIP' 'targetPort: webhook' 'port: 443'
 has Deployment 'replicas: 3' 'image: "modelguard:0.1.0"' '- serve' '- --listen=[::]:10250' '- --admin-listen=[::]:9090' \
-  '- --tls-dir=/etc/modelguard/tls' '- --settle=60s' '- --while-in-use=deny' '- --require-served=false' '- --revision-history-limit=10' '- --shutdown-delay=10s' '- --log-format=json' '- --webhook-configuration=modelguard' \
+  '- --tls-dir=/etc/modelguard/tls' '- --settle=60s' '- --while-in-use=deny' '- --require-served=false' '- --heal=false' '- --revision-history-limit=10' '- --shutdown-delay=10s' '- --log-format=json' '- --webhook-configuration=modelguard' \
   '- --lease=modelguard' '- --namespace=guard' 'secretName: "modelguard-tls"' 'maxUnavailable: 0' 'maxSurge: 1' \
   'terminationGracePeriodSeconds: 45' 'enableServiceLinks: false' 'path: /livez' 'path: /readyz' \
   'memory: 64Mi' 'memory: 512Mi' \
@@ -209,6 +209,7 @@ settle: 1m30s
 whileInUse: Audit
 rollbackTargets: Hold
 requireServed: true
+heal: true
 revisionHistoryLimit: 3
 logFormat: text
 shutdownDelay: 30s
@@ -229,7 +230,7 @@ extraArgs: ["--listen=0.0.0.0:10250"]
 extraEnv: [{name: MORE, value: "1"}, {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]
 YAML
 render 'everything else' --values "$work/all.yaml"
-has Deployment '- name: pull' '- --settle=1m30s' '- --while-in-use=audit' '- --rollback-targets=hold' '- --require-served=true' '- --revision-history-limit=3' '- --log-format=text' '- --shutdown-delay=30s' 'value: "info,modelguard=debug"' 'cpu: 1' 'disk: ssd' \
+has Deployment '- name: pull' '- --settle=1m30s' '- --while-in-use=audit' '- --rollback-targets=hold' '- --require-served=true' '- --heal=true' '- --revision-history-limit=3' '- --log-format=text' '- --shutdown-delay=30s' 'value: "info,modelguard=debug"' 'cpu: 1' 'disk: ssd' \
   'kubernetes.io/os: linux' 'key: gpu' 'podAntiAffinity:' 'priorityClassName: "system-cluster-critical"' 'note: "1"' \
   'pod: "yes"' '- --listen=0.0.0.0:10250' '- name: MORE' '- name: NODE'
 # The last of a repeated flag wins.
@@ -277,6 +278,7 @@ refused 'no settling at all' settle --set settle=0s
 refused 'an unknown strictness' whileInUse --set whileInUse=Enforce
 refused 'an unknown treatment' rollbackTargets --set rollbackTargets=Keep
 refused 'a word for yes' requireServed --set requireServed=on
+refused 'another word for yes' heal --set heal=yes
 refused 'no history' revisionHistoryLimit --set revisionHistoryLimit=0
 refused 'an unknown log format' logFormat --set logFormat=xml
 refused 'a delay that leaves no time to drain' shutdownDelay --set shutdownDelay=31s
