@@ -125,15 +125,23 @@ impl Event {
     /// A change of the ConfigMap that `user` asked for was judged; `None` unless it was refused for what it takes away, or
     /// passed by break-glass.
     pub fn judged(catalog: CatalogKey, uid: &str, user: &str, decision: &Decision) -> Option<Self> {
-        let (news, note) = match (&decision.denial, &decision.granted, &decision.overlooked) {
-            (Some(denial), _, _) if refuses(denial, decision.facts.step) => (News::Refused, denial.message.clone()),
-            (None, Some(Grant { until, reason }), Some(denial)) => {
-                let what = denial.message.lines().next().unwrap_or_default();
-                (News::Overridden, format!("{user} passed by break-glass until {until} ({reason}): {what}"))
+        let object = Object::config_map(&catalog);
+        match &decision.denial {
+            Some(denial) if refuses(denial, decision.facts.step) => {
+                Some(Self { object, uid: Some(uid.into()), news: News::Refused, note: clip(denial.message.clone()) })
             }
-            _ => return None,
+            _ => Self::overridden(object, uid, user, decision),
+        }
+    }
+
+    /// A change of any object that `user` asked for was judged; `None` unless it passed by break-glass.
+    pub fn overridden(object: Object, uid: &str, user: &str, decision: &Decision) -> Option<Self> {
+        let (Some(Grant { until, reason }), Some(denial)) = (&decision.granted, &decision.overlooked) else {
+            return None;
         };
-        Some(Self { object: Object::config_map(&catalog), uid: Some(uid.into()), news, note: clip(note) })
+        let what = denial.message.lines().next().unwrap_or_default();
+        let note = clip(format!("{user} passed by break-glass until {until} ({reason}): {what}"));
+        Some(Self { object, uid: Some(uid.into()), news: News::Overridden, note })
     }
 }
 

@@ -7,6 +7,7 @@ use super::judge;
 use super::limits::{Limits, weight};
 use super::review::{Operation, Review, Unreadable, salvage_uid};
 use super::shares::{Full, Pool};
+use crate::audit;
 use crate::connections::Connection;
 use crate::event::Event;
 use crate::metrics::{Metrics, RequestLabels, Shed};
@@ -391,16 +392,23 @@ impl From<Denial> for Judged<'_> {
     }
 }
 
-/// What people should find beside the ConfigMap that a review is about, as `record` names it.
+/// What people should find beside the object that a review is about, as `record` names it.
 ///
 /// Nothing of a rehearsal; and what is not created yet has no place for it.
 fn event(review: &Review<'_>, record: &Record<'_>, decision: &Decision) -> Option<Event> {
     let changes = matches!(review.operation, Operation::Delete | Operation::Update);
-    let object = record.object.as_ref().filter(|_| Known::of(review) == Some(Known::ConfigMap))?;
-    if !changes || review.is_dry_run() {
-        return None;
+    let object = record.object.as_ref().filter(|_| changes && !review.is_dry_run())?;
+    let Object { namespace, name, uid, .. } = *object;
+    let overridden = |kind: &str, namespace: &str| {
+        let object = audit::Object { kind: kind.into(), namespace: namespace.into(), name: name.into() };
+        Event::overridden(object, uid, record.user, decision)
+    };
+    match Known::of(review)? {
+        Known::ConfigMap => Event::judged(CatalogKey::new(namespace, name), uid, record.user, decision),
+        Known::Holder(kind) | Known::Scale(kind) => overridden(kind.kind(), namespace),
+        // A review of a namespace says that it is in itself.
+        Known::Namespace => overridden("Namespace", ""),
     }
-    Event::judged(CatalogKey::new(object.namespace, object.name), object.uid, record.user, decision)
 }
 
 /// Reads what came as a review.

@@ -17,7 +17,7 @@ use crate::object::HolderKind;
 use crate::policy::Unread;
 use crate::world::cluster::{self, Cluster, answered};
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
-use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ObjectReference};
 use k8s_openapi::api::events::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
@@ -184,6 +184,7 @@ async fn write(cluster: &Cluster, instance: &str, event: &Event, series: &Series
 fn resource(kind: &str) -> Option<ApiResource> {
     let known = [
         ApiResource::erase::<ConfigMap>(&()),
+        ApiResource::erase::<Namespace>(&()),
         ApiResource::erase::<MutatingWebhookConfiguration>(&()),
         ApiResource::erase::<ValidatingWebhookConfiguration>(&()),
     ];
@@ -360,7 +361,7 @@ mod tests {
 
     #[test]
     fn what_is_told_of_is_what_may_be_read() {
-        for kind in HolderKind::ALL.map(HolderKind::kind).into_iter().chain(["ConfigMap"]) {
+        for kind in HolderKind::ALL.map(HolderKind::kind).into_iter().chain(["ConfigMap", "Namespace"]) {
             assert_eq!(resource(kind).unwrap().kind, kind);
         }
         assert_eq!(resource("Rollout"), None);

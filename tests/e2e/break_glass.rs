@@ -139,7 +139,20 @@ fn it_is_one_for_all(scene: &Scene<'_>) {
         let before = used();
         passes_for_who_may(scene, &Way { on, code, request });
         assert!(used() > before, "{on:?}");
+        if ![["configmap", "deleted"], ["deployment", "stopped"], ["namespace", &shared.name]].contains(&on) {
+            is_told(scene, on, code);
+        }
     }
+}
+
+/// It is an Event of the object; where that is in no namespace, in the one of such Events.
+fn is_told(scene: &Scene<'_>, [kind, name]: [&str; 2], code: &str) {
+    let at = if kind == "namespace" { "default" } else { &scene.namespace.name };
+    until("it is an Event of the object", || {
+        let seen = scene.at.cluster.kubectl(["events", "-n", at, "--for", &format!("{kind}/{name}")]).run().ok().stdout;
+        let says = seen.contains("admin passed by break-glass until ") && seen.contains(&format!("[{code}]"));
+        if says && seen.contains("RulesOverridden") { Ok(()) } else { Err(seen) }
+    });
 }
 
 fn passes_for_who_may(scene: &Scene<'_>, Way { on: [kind, name], code, request }: &Way<'_>) {
