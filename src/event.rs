@@ -84,7 +84,7 @@ impl News {
 impl Event {
     /// These entries, at least one, became Idle.
     pub fn removable<'e>(
-        catalog: CatalogKey,
+        catalog: &CatalogKey,
         uid: &str,
         entries: impl ExactSizeIterator<Item = &'e EntryName>,
     ) -> Self {
@@ -92,18 +92,22 @@ impl Event {
         let it = if entries.len() == 1 { "it" } else { "them" };
         let names = policy::list(entries, ENTRIES);
         let note = format!("{noun} {names} may be removed now: no pod and no pod template uses {it}");
-        let object = Object::config_map(&catalog);
+        let object = Object::config_map(catalog);
         Self { object, uid: Some(uid.into()), news: News::Removable, note: clip(note) }
     }
 
     /// These entries, at least one, were put back.
-    pub fn restored<'e>(catalog: CatalogKey, uid: &str, entries: impl ExactSizeIterator<Item = &'e EntryName>) -> Self {
+    pub fn restored<'e>(
+        catalog: &CatalogKey,
+        uid: &str,
+        entries: impl ExactSizeIterator<Item = &'e EntryName>,
+    ) -> Self {
         let (noun, was, it) = if entries.len() == 1 { ("entry", "was", "it") } else { ("entries", "were", "them") };
         let names = policy::list(entries, ENTRIES);
         let note = format!(
             "{noun} {names} {was} gone although workloads need {it}: put back from the prior revision, until nobody needs {it}"
         );
-        let object = Object::config_map(&catalog);
+        let object = Object::config_map(catalog);
         Self { object, uid: Some(uid.into()), news: News::Restored, note: clip(note) }
     }
 
@@ -124,8 +128,8 @@ impl Event {
 
     /// A change of the ConfigMap that `user` asked for was judged; `None` unless it was refused for what it takes away, or
     /// passed by break-glass.
-    pub fn judged(catalog: CatalogKey, uid: &str, user: &str, decision: &Decision) -> Option<Self> {
-        let object = Object::config_map(&catalog);
+    pub fn judged(catalog: &CatalogKey, uid: &str, user: &str, decision: &Decision) -> Option<Self> {
+        let object = Object::config_map(catalog);
         match &decision.denial {
             Some(denial) if refuses(denial, decision.facts.step) => {
                 Some(Self { object, uid: Some(uid.into()), news: News::Refused, note: clip(denial.message.clone()) })
@@ -215,13 +219,13 @@ mod tests {
             (Code::CatalogInvalid, 422, remove, None, false),
             (Code::RevisionNotKept, 403, remove, None, false),
         ] {
-            let event = Event::judged(models(), "9b1d", "jane", &denied(code, status, step, retry_after));
+            let event = Event::judged(&models(), "9b1d", "jane", &denied(code, status, step, retry_after));
             let note = format!("[{code}] extraction-models: no");
             let object = Object::config_map(&models());
             let expected = Event { object, uid: Some("9b1d".into()), news: News::Refused, note: note.into() };
             assert_eq!(event, told.then_some(expected), "{code} {status} {step:?}");
         }
-        assert_eq!(Event::judged(models(), "9b1d", "jane", &Decision::default()), None, "what is allowed");
+        assert_eq!(Event::judged(&models(), "9b1d", "jane", &Decision::default()), None, "what is allowed");
     }
 
     #[test]
@@ -229,7 +233,7 @@ mod tests {
         let denial = denied(Code::EntryInUse, 403, None, None).denial;
         let grant = Grant { until: jiff::Timestamp::UNIX_EPOCH, reason: "INC-1".to_owned() };
         let passed = Decision { overlooked: denial, granted: Some(grant), ..Decision::default() };
-        let event = Event::judged(models(), "9b1d", "jane", &passed).unwrap();
+        let event = Event::judged(&models(), "9b1d", "jane", &passed).unwrap();
         let note = "jane passed by break-glass until 1970-01-01T00:00:00Z (INC-1): [MG101] extraction-models: no";
         assert_eq!((event.news, &*event.note), (News::Overridden, note));
     }
@@ -255,7 +259,7 @@ mod tests {
     #[test]
     fn what_may_be_removed_is_named() {
         let names: Vec<_> = (1..=12).map(|number| EntryName::new(&format!("x@v{number}")).unwrap()).collect();
-        let note = |count| Event::removable(models(), "9b1d", names[..count].iter()).note;
+        let note = |count| Event::removable(&models(), "9b1d", names[..count].iter()).note;
         assert_eq!(&*note(1), "entry x@v1 may be removed now: no pod and no pod template uses it");
         assert_eq!(&*note(2), "entries x@v1, x@v2 may be removed now: no pod and no pod template uses them");
         assert!(note(12).contains("x@v9, x@v10 and 2 more may be"), "{}", note(12));
@@ -264,7 +268,7 @@ mod tests {
     #[test]
     fn what_was_put_back_is_named() {
         let name = EntryName::new("x@v1").unwrap();
-        let event = Event::restored(models(), "9b1d", std::iter::once(&name));
+        let event = Event::restored(&models(), "9b1d", std::iter::once(&name));
         let note =
             "entry x@v1 was gone although workloads need it: put back from the prior revision, until nobody needs it";
         assert_eq!((&*event.note, event.news.is_warning()), (note, false));

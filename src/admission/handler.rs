@@ -404,7 +404,7 @@ fn event(review: &Review<'_>, record: &Record<'_>, decision: &Decision) -> Optio
         Event::overridden(object, uid, record.user, decision)
     };
     match Known::of(review)? {
-        Known::ConfigMap => Event::judged(CatalogKey::new(namespace, name), uid, record.user, decision),
+        Known::ConfigMap => Event::judged(&CatalogKey::new(namespace, name), uid, record.user, decision),
         Known::Holder(kind) | Known::Scale(kind) => overridden(kind.kind(), namespace),
         // A review of a namespace says that it is in itself.
         Known::Namespace => overridden("Namespace", ""),

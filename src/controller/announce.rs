@@ -364,7 +364,7 @@ mod tests {
         for kind in HolderKind::ALL.map(HolderKind::kind).into_iter().chain(["ConfigMap", "Namespace"]) {
             assert_eq!(resource(kind).unwrap().kind, kind);
         }
-        assert_eq!(resource("Rollout"), None);
+        assert_eq!(resource("Workflow"), None);
     }
 
     #[test]

@@ -74,7 +74,7 @@ async fn heal(cluster: &Cluster, found: &Findings) {
             Ok(Some((uid, restored))) if !restored.is_empty() => {
                 info!(%catalog, entries = ?restored, "holders need these entries, which were gone: they were put back");
                 cluster.metrics.restored(restored.len());
-                cluster.announce(Event::restored(catalog.clone(), &uid, restored.iter()));
+                cluster.announce(Event::restored(catalog, &uid, restored.iter()));
             }
             Ok(_) => {}
             Err(LiftError::Conflict) => debug!(%catalog, "the ConfigMap changed meanwhile; looking again"),

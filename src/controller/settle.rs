@@ -287,7 +287,7 @@ async fn conclude(cluster: &Cluster, live: &Index, due: &Due) -> Result<(), Proo
             }
             if !idle.is_empty() {
                 info!(catalog = %key, ?idle, still_held = ?held, "nobody needs these entries: they may be removed");
-                cluster.announce(Event::removable(key.clone(), uid, idle.into_iter()));
+                cluster.announce(Event::removable(key, uid, idle.into_iter()));
             }
             return Ok(());
         }

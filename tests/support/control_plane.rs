@@ -87,7 +87,9 @@ impl ControlPlane {
     pub(crate) fn add_rollout_kinds(&self) -> Result<()> {
         let file = self.assets.path("rollouts-crds.yaml").display().to_string();
         self.kubectl(["create", "-f", &file]).succeed()?;
-        self.kubectl(["wait", "--for=condition=Established", "-f", &file, "--timeout=60s"]).succeed().map(drop)
+        // It fails at once where there is no condition yet.
+        let established = ["wait", "--for=condition=Established", "-f", &file, "--timeout=60s"];
+        poll("the kinds of Argo Rollouts are served", LONG, || self.kubectl(established).succeed().map(drop))
     }
 
     /// Takes them away, with all that there is of them.

@@ -138,7 +138,8 @@ prepare() {
   for name in guard prod excluded; do kubectl label namespace "$name" modelguard.dev/guard=enabled; done
   kubectl label namespace guard pod-security.kubernetes.io/{enforce,warn}=restricted
   kubectl create -f "$KUBEBUILDER_ASSETS/rollouts-crds.yaml"
-  kubectl wait --for=condition=Established crd rollouts.argoproj.io --timeout 30s
+  # It fails at once where there is no condition yet.
+  until_ok 'Rollouts are served' 30 kubectl wait --for=condition=Established crd rollouts.argoproj.io --timeout 30s
   for kind in "${!api[@]}"; do
     for name in app new; do
       printf '{apiVersion: %s, kind: %s, metadata: {name: %s}, spec: {%s}}\n' "${api[$kind]}" "$kind" "$name" "${spec[$kind]}" \
@@ -273,7 +274,7 @@ check_revisions() {
       "$name" >"$work/$name.json"
   done
   sed -i 's/"name":"ours"/&,"labels":{"modelguard.dev\/history-of":"models"}/' "$work/ours.json"
-  passes 'somebody makes a ControllerRevision' ask create -f "$work/theirs.json"
+  passes 'somebody makes a ControllerRevision' kubectl create -f "$work/theirs.json"
   passes 'we keep a revision' own create -f "$work/ours.json"
   refuses 'somebody changes a revision' 'written by modelguard alone' ask patch controllerrevision ours --type merge -p "$note"
   refuses 'somebody gives another one our label' 'written by modelguard alone' \
@@ -289,7 +290,7 @@ check_revisions() {
   passes 'we delete a revision' own delete controllerrevision ours
   sed -i 's/theirs/more/' "$work/theirs.json"
   refuses 'we make another one' 'revisions of model ConfigMaps only' own create -f "$work/theirs.json"
-  passes 'somebody deletes theirs' ask delete controllerrevision theirs
+  passes 'somebody deletes theirs' kubectl delete -n prod controllerrevision theirs
 }
 
 # refuses CASE TEXT COMMAND...: a policy of the chart refuses it, and says TEXT.

@@ -139,7 +139,8 @@ patience=$(awk '$1 == "startupProbe:" { on = 1 } $1 == "livenessProbe:" { on = 0
 ((patience >= 90)) || failed "a start may take $patience s"
 has PodDisruptionBudget 'maxUnavailable: 1' 'unhealthyPodEvictionPolicy: AlwaysAllow'
 has ClusterRole 'verbs: [get, list, watch, patch]' 'resourceNames: [modelguard]' '- apiGroups: [events.k8s.io]'
-lacks ClusterRole '"*"' secrets update delete
+lacks ClusterRole '"*"' secrets update
+times 1 ClusterRole 'verbs: [get, create, patch, delete]'
 # Of what the webhook itself may: to ask for permissions, which makes nothing; and Events.
 times 1 ClusterRole 'verbs: [create]'
 has ClusterRole 'resources: [subjectaccessreviews]' 'verbs: [override]'
