@@ -4,7 +4,9 @@ mod admit;
 mod audit;
 mod connect;
 mod demo;
+mod diff;
 mod exit;
+mod history;
 mod output;
 mod review;
 mod rollback;
@@ -34,6 +36,10 @@ enum Command {
     Serve(serve::Args),
     /// Show model ConfigMaps: who uses each entry, and whether it may be removed
     Status(status::Args),
+    /// List the revisions of a model ConfigMap that are kept
+    History(history::Args),
+    /// Show what tells two revisions of a model ConfigMap apart
+    Diff(diff::Args),
     /// Look for what should not be there in a cluster; ends with 1 if there is anything
     Audit(audit::Args),
     /// Replay an incident over HTTPS, without and with modelguard; needs no cluster
@@ -73,6 +79,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Status(args) => status::run(&args),
+        Command::History(args) => history::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Audit(args) => audit::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Review(args) => review::run(&args),

@@ -39,6 +39,8 @@ fn the_help_is_the_committed_one() {
         (&["--help"][..], "help.txt"),
         (&["serve", "--help"], "help-serve.txt"),
         (&["status", "--help"], "help-status.txt"),
+        (&["history", "--help"], "help-history.txt"),
+        (&["diff", "--help"], "help-diff.txt"),
         (&["audit", "--help"], "help-audit.txt"),
         (&["demo", "--help"], "help-demo.txt"),
         (&["review", "--help"], "help-review.txt"),
@@ -66,6 +68,8 @@ fn what_is_typed_wrongly_ends_with_2_and_says_what_was_expected() {
         (&["rollback", "models", "--to", "latest"], "expected `prior` or the number of a revision"),
         (&["rollback", "models", "--with", "api"], "expected deployment/NAME or rollout/NAME"),
         (&["audit", "prod"], "unexpected argument 'prod'"),
+        (&["history"], "<CONFIGMAP>"),
+        (&["diff", "models", "--from", "latest"], "expected `prior` or the number of a revision"),
         (&["status", "a", "b"], "unexpected argument 'b'"),
         (&["status", "models", "-A"], "'[CONFIGMAP]' cannot be used with '--all-namespaces'"),
         (&["status", "-n", "prod", "-A"], "cannot be used with"),
@@ -78,9 +82,10 @@ fn what_is_typed_wrongly_ends_with_2_and_says_what_was_expected() {
 
 #[test]
 fn an_environment_that_does_not_allow_it_ends_with_2_and_one_line() {
-    for command in ["serve", "status", "audit"] {
-        let output = modelguard(&[command, "--kubeconfig", "/nonexistent/kubeconfig"]);
-        assert_eq!(output.status.code(), Some(2), "{command}");
+    for command in [&["serve"][..], &["status"], &["history", "models"], &["diff", "models"], &["audit"]] {
+        let args = [command, &["--kubeconfig", "/nonexistent/kubeconfig"]].concat();
+        let output = modelguard(&args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
         let text = stderr(&output);
         assert!(text.starts_with("modelguard: read /nonexistent/kubeconfig: "), "{text}");
         assert_eq!(text.lines().count(), 1, "{text}");

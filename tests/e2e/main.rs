@@ -15,6 +15,7 @@ mod deletions;
 mod events;
 mod findings;
 mod forgery;
+mod history;
 mod incident;
 mod moments;
 mod namespaces;
@@ -86,6 +87,7 @@ fn all() -> Vec<Test> {
     let files = [
         incident::tests,
         forgery::tests,
+        history::tests,
         references::tests,
         namespaces::tests,
         optin::tests,

@@ -2,6 +2,7 @@
 
 use crate::scene::{Scene, Test, shared};
 use crate::support::builders::{catalog, deployment, keys, template, workload};
+use crate::support::kubectl::Output;
 use crate::support::leftovers::Dir;
 use crate::support::namespace::Namespace;
 use crate::support::process::{Launch, Process};
@@ -53,7 +54,7 @@ fn each_entry_says_whether_it_may_go(scene: &Scene<'_>) {
     assert!(v2["since"].as_str().is_some_and(|since| since.ends_with('Z')), "{v2:#}");
     assert_eq!((&v3["removable"], &v3["hold"]), (&"No".into(), &"mobile clients".into()));
 
-    let table = scene.modelguard(["status", "models", "-n", namespace]).run().ok();
+    let table = answer(scene, &["models", "-n", namespace]);
     let lines: Vec<_> = lasting(&table.stdout).map(cells).collect();
     let heading = format!("ConfigMap {namespace}/models: format keys, revision 1, namespace guarded");
     assert!(lines[0][0].starts_with(&heading), "{table}");
@@ -98,7 +99,7 @@ fn what_cannot_be_shown_ends_with_2(scene: &Scene<'_>) {
         let output = scene.modelguard(["status"]).args(args.iter().copied()).run().failed(says);
         assert_eq!((output.status.code(), &*output.stdout), (Some(2), ""), "{output}");
     };
-    let nothing = scene.modelguard(["status", "-n", namespace]).run().ok();
+    let nothing = answer(scene, &["-n", namespace]);
     assert_eq!(nothing.stdout, format!("no model ConfigMaps in namespace {namespace}\n"));
     refused(&["models", "-n", namespace], &format!("there is no model ConfigMap {namespace}/models: "));
     let mut plain = keys("plain", &["v1"]);
@@ -126,7 +127,7 @@ fn what_is_not_as_it_should_be_is_remarked(scene: &Scene<'_>) {
         serde_json::from_str(&fs::read_to_string(scene.at.cluster.kubeconfig()).expect("a file")).expect("JSON");
     config["contexts"][0]["context"]["namespace"] = elsewhere.name.as_str().into();
     let file = scene.at.cluster.dir().write("elsewhere.kubeconfig", &config.to_string()).expect("a file");
-    let shown = scene.modelguard(["status", "--kubeconfig", &file.display().to_string()]).run().ok();
+    let shown = answer(scene, &["--kubeconfig", &file.display().to_string()]);
     let expected = format!(
         "ConfigMap {0}/empty: format yaml, revision 1, namespace not guarded\n\
          ! namespace {0} lacks the label modelguard.dev/guard=enabled: what its workloads use does not count\n\
@@ -140,7 +141,7 @@ fn what_is_not_as_it_should_be_is_remarked(scene: &Scene<'_>) {
     );
     let lines = lasting(&shown.stdout).collect::<Vec<_>>().join("\n");
     assert!(lines.starts_with(&expected), "{expected}\n{shown}");
-    let everywhere = scene.modelguard(["status", "-A", "-o", "json"]).run().json();
+    let everywhere = answer(scene, &["-A", "-o", "json"]).json();
     let all = everywhere["config_maps"].as_array().expect("an array");
     let remarks = |name: &str| all.iter().find(|it| it["name"] == name && it["namespace"] == *elsewhere.name);
     assert_eq!(remarks("shared").expect("it is listed")["guarding"], "Missing");
@@ -175,10 +176,14 @@ fn a_watch_prints_what_changes_until_ctrl_c(scene: &Scene<'_>) {
 
 // === helpers ===
 
+/// What `modelguard status` says: a busy API server may take longer than it waits.
+fn answer(scene: &Scene<'_>, args: &[&str]) -> Output {
+    until("it can look", || scene.modelguard(["status"]).args(args.iter().copied()).run().passed())
+}
+
 /// The entries of `models`, as programs get them.
 fn entries(scene: &Scene<'_>) -> Vec<Value> {
-    let args = ["status", "models", "-n", &scene.namespace.name, "-o", "json"];
-    let mut value = scene.modelguard(args).run().json();
+    let mut value = answer(scene, &["models", "-n", &scene.namespace.name, "-o", "json"]).json();
     serde_json::from_value(value["config_maps"][0]["entries"].take()).expect("an array")
 }
 
