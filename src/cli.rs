@@ -12,6 +12,7 @@ mod review;
 mod rollback;
 mod serve;
 mod status;
+mod stored;
 
 pub use exit::Exit;
 

@@ -1,19 +1,17 @@
 //! `modelguard history`: the revisions of a model ConfigMap that are kept.
 
 use crate::catalog::{Diff, EntryName};
-use crate::cli::connect::Namespaced;
+use crate::cli::connect::{Cluster, Namespaced};
 use crate::cli::output::{self, Format, Paint};
+use crate::cli::stored::Stored;
 use crate::cli::{Exit, block_on};
 use crate::history::{History, Past, Place};
-use crate::names::CATALOG_LABEL;
-use crate::object::{ConfigMap, Content, StringMap};
+use crate::object::{Content, StringMap};
 use crate::policy::{self, Version};
 use crate::reference::CatalogKey;
 use crate::revision::restore::{Target, UnknownTarget};
-use crate::world::cluster::{answered, history};
-use anyhow::{Context as _, bail};
-use k8s_openapi::api::core::v1::ConfigMap as ApiConfigMap;
-use kube::api::{Api, ApiResource, DynamicObject};
+use crate::world::cluster::history;
+use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
@@ -61,19 +59,17 @@ impl Of {
     pub(super) async fn read(&self) -> anyhow::Result<History> {
         let cluster = self.at.connect().await?;
         let key = CatalogKey::new(&cluster.namespace, &self.name);
-        let resource = ApiResource::erase::<ApiConfigMap>(&());
-        let api = Api::<DynamicObject>::namespaced_with(cluster.client.clone(), &key.namespace, &resource);
-        let stored = answered(|| format!("ConfigMap {key}"), api.get_opt(&key.name)).await?;
-        let shelf = history::everything(&cluster.client, &key).await?;
-        let json = stored.map(|object| serde_json::to_string(&object)).transpose().context("read the ConfigMap")?;
-        let object = json.as_deref().map(ConfigMap::parse).transpose().context("read the ConfigMap")?;
-        if object.as_ref().is_some_and(|object| object.metadata.labels.get(CATALOG_LABEL).is_none()) {
-            bail!("ConfigMap {key} is not labelled {}, so it is no model ConfigMap", CATALOG_LABEL);
-        }
-        let version = object.map(Version::stored);
-        History::of(key.clone(), version.as_ref(), &shelf)
-            .with_context(|| format!("there is no model ConfigMap {key}, and nothing is kept of one"))
+        let stored = Stored::read(&cluster, &key).await?;
+        read(&cluster, &key, stored.as_ref()).await
     }
+}
+
+/// What is kept of a ConfigMap that is stored so.
+pub(super) async fn read(cluster: &Cluster, key: &CatalogKey, stored: Option<&Stored>) -> anyhow::Result<History> {
+    let shelf = history::everything(&cluster.client, key).await?;
+    let version = stored.map(Stored::object).transpose()?.map(Version::stored);
+    History::of(key.clone(), version.as_ref(), &shelf)
+        .with_context(|| format!("there is no model ConfigMap {key}, and nothing is kept of one"))
 }
 
 /// Reads what names a revision.

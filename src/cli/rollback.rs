@@ -11,26 +11,20 @@
 mod app;
 mod together;
 
-use crate::catalog::EntryName;
 use crate::cli::connect::{Cluster, Namespaced};
 use crate::cli::output::{self, Paint};
-use crate::cli::{Exit, block_on};
+use crate::cli::stored::{self, Stored};
+use crate::cli::{Exit, block_on, history};
 use crate::history::{History, Past, Place};
 use crate::names;
-use crate::object::ConfigMap;
-use crate::policy::{self, Version};
+use crate::policy;
 use crate::reference::CatalogKey;
-use crate::retention::Retained;
-use crate::revision;
 use crate::revision::restore::Target;
-use crate::world::cluster::history;
 use anyhow::{Context as _, bail};
 use app::AppRef;
-use k8s_openapi::api::core::v1::ConfigMap as ApiConfigMap;
-use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
-use kube::core::{ApiResource, Status};
+use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::Status;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -47,7 +41,7 @@ pub(super) struct Args {
     #[arg(value_name = "CONFIGMAP")]
     config_map: String,
     /// Number of the revision, or `prior` [default: prior; with --with the newest that lists what the app needs]
-    #[arg(long, value_name = "REVISION", value_parser = target)]
+    #[arg(long, value_name = "REVISION", value_parser = history::target)]
     to: Option<Target>,
     /// The app, deployment/NAME or rollout/NAME, which goes back to what it was before, in the safe order; asked again
     /// after an interruption, it goes on
@@ -61,11 +55,6 @@ pub(super) struct Args {
     timeout: Duration,
     #[command(flatten)]
     cluster: Namespaced,
-}
-
-/// A model ConfigMap as it is stored.
-struct Stored {
-    json: String,
 }
 
 /// What somebody was told instead of an answer.
@@ -94,7 +83,7 @@ async fn roll_back(args: &Args) -> Result<(), Refusal> {
         return together::roll_back(args, &cluster, &key, app).await;
     }
     let stored = Stored::read(&cluster, &key).await?;
-    let history = history(&cluster, &key, stored.as_ref()).await?;
+    let history = history::read(&cluster, &key, stored.as_ref()).await?;
     let past = choose(&history, args.to)?;
     say(&describe(&history, past))?;
     let Some(stored) = stored else { return recreate(args, &cluster, &key, past).await };
@@ -105,64 +94,16 @@ async fn roll_back(args: &Args) -> Result<(), Refusal> {
 
 // === what there is ===
 
-impl Stored {
-    /// Reads it; `None` if there is none of that name.
-    async fn read(cluster: &Cluster, key: &CatalogKey) -> anyhow::Result<Option<Self>> {
-        let found = config_maps(cluster).get_opt(&key.name).await;
-        let Some(found) = found.with_context(|| format!("read ConfigMap {key}"))? else { return Ok(None) };
-        let stored = Self::of(&found)?;
-        if stored.object()?.metadata.labels.get(names::CATALOG_LABEL).is_none() {
-            bail!("ConfigMap {key} is no model ConfigMap: it lacks the label {}", names::CATALOG_LABEL);
-        }
-        Ok(Some(stored))
-    }
-
-    fn of(object: &DynamicObject) -> anyhow::Result<Self> {
-        Ok(Self { json: serde_json::to_string(object).context("read the ConfigMap")? })
-    }
-
-    fn object(&self) -> anyhow::Result<ConfigMap<'_>> {
-        ConfigMap::parse(&self.json).context("read the ConfigMap")
-    }
-
-    fn number(&self) -> anyhow::Result<u64> {
-        Ok(revision::number(&self.object()?))
-    }
-
-    fn annotation(&self, name: &str) -> anyhow::Result<Option<String>> {
-        Ok(self.object()?.metadata.annotations.get(name).map(str::to_owned))
-    }
-
-    fn retained(&self) -> anyhow::Result<BTreeSet<EntryName>> {
-        Ok(Retained::of(&self.object()?).entries().clone())
-    }
-}
-
-async fn history(cluster: &Cluster, key: &CatalogKey, stored: Option<&Stored>) -> anyhow::Result<History> {
-    let shelf = history::everything(&cluster.client, key).await?;
-    let version = stored.map(Stored::object).transpose()?.map(Version::stored);
-    History::of(key.clone(), version.as_ref(), &shelf)
-        .with_context(|| format!("there is no model ConfigMap {key}, and nothing is kept of one"))
-}
-
 /// The revision that is meant.
 fn choose(history: &History, to: Option<Target>) -> anyhow::Result<&Past> {
-    let earlier = || {
-        let numbers: Vec<_> = history.earlier().map(|past| past.number.to_string()).collect();
-        if numbers.is_empty() { "none is".to_owned() } else { format!("kept are {}", numbers.join(", ")) }
+    let (key, kept) = (&history.config_map, history::kept(history));
+    let (asked, past) = match to {
+        Some(Target::Number(number)) => (format!("revision {number}"), history.get(number)),
+        None | Some(Target::Prior) => ("a prior revision".to_owned(), history.earlier().next_back()),
     };
-    let key = &history.config_map;
-    let past = match to {
-        None | Some(Target::Prior) => history.earlier().next_back(),
-        Some(Target::Number(number)) => history.get(number),
-    };
-    let asked = match to {
-        Some(Target::Number(number)) => format!("revision {number}"),
-        None | Some(Target::Prior) => "a prior revision".to_owned(),
-    };
-    let past = past.with_context(|| format!("{asked} of {key} is not kept: {}", earlier()))?;
+    let past = past.with_context(|| format!("{asked} of {key} is not kept; {kept}"))?;
     if past.place == Place::Current {
-        bail!("{key} is at revision {} already; {}", past.number, earlier());
+        bail!("{key} is at revision {} already; {kept}", past.number);
     }
     if let Err(damage) = &past.content {
         bail!("revision {} of {key} cannot be restored: {} {damage}", past.number, past.place.name());
@@ -188,7 +129,7 @@ async fn recreate(args: &Args, cluster: &Cluster, key: &CatalogKey, past: &Past)
     });
     let object: DynamicObject = serde_json::from_value(object).context("make a ConfigMap")?;
     let params = PostParams { dry_run: args.dry_run, ..PostParams::default() };
-    let api = config_maps(cluster);
+    let api = stored::config_maps(cluster);
     patient(async || api.create(&params, &object).await).await?;
     let (made, label) = (if args.dry_run { "would be made" } else { "is made" }, names::CATALOG_LABEL);
     say(&format!("{key} {made} anew, with the label {label} and no other; what else it had is not kept."))
@@ -197,7 +138,7 @@ async fn recreate(args: &Args, cluster: &Cluster, key: &CatalogKey, past: &Past)
 /// Patches the ConfigMap as its user, and waits where that is what the answer asks for.
 async fn write(cluster: &Cluster, key: &CatalogKey, patch: &Value, dry_run: bool) -> Result<Stored, Refusal> {
     let params = PatchParams { dry_run, ..PatchParams::default() };
-    let api = config_maps(cluster);
+    let api = stored::config_maps(cluster);
     let written = patient(async || api.patch(&key.name, &params, &Patch::Merge(patch)).await).await?;
     Ok(Stored::of(&written)?)
 }
@@ -225,11 +166,6 @@ fn retry_after(status: &Status) -> Option<Duration> {
 /// A denial without what the API server puts before it.
 fn plain(message: &str) -> String {
     message.split_once("denied the request: ").map_or(message, |(_, rest)| rest).to_owned()
-}
-
-fn config_maps(cluster: &Cluster) -> Api<DynamicObject> {
-    let resource = ApiResource::erase::<ApiConfigMap>(&());
-    Api::namespaced_with(cluster.client.clone(), &cluster.namespace, &resource)
 }
 
 // === what is said ===
@@ -275,11 +211,6 @@ fn outcome(after: &Stored, past: &Past, dry_run: bool, before: &Stored) -> Strin
         text += &format!("; {entries} {stays} beside it until nobody needs {needs}");
     }
     text
-}
-
-/// Reads what `--to` says.
-fn target(text: &str) -> Result<Target, String> {
-    text.parse().map_err(|error: revision::restore::UnknownTarget| error.to_string())
 }
 
 // === impl Refusal ===

@@ -42,9 +42,11 @@ fn one_command_restores_a_revision(scene: &Scene<'_>) {
     assert_eq!(annotation(scene, "models", "revision"), "3");
     let output = rollback(scene, &["models", "--to", "9"]);
     assert_eq!(output.status.code(), Some(2), "{output}");
-    output.says(&format!("modelguard: revision 9 of {namespace}/models is not kept: kept are 1, 2\n"));
+    output.says(&format!(
+        "modelguard: revision 9 of {namespace}/models is not kept; kept are 1, 2, and the current one is 3\n"
+    ));
     let output = rollback(scene, &["models", "--to", "3"]);
-    output.failed(&format!("{namespace}/models is at revision 3 already; kept are 1, 2\n"));
+    output.failed(&format!("{namespace}/models is at revision 3 already; kept are 1, 2, and the current one is 3\n"));
     rollback(scene, &["nothing"])
         .failed(&format!("there is no model ConfigMap {namespace}/nothing, and nothing is kept of one"));
     rollback(scene, &["kube-root-ca.crt"]).failed("is no model ConfigMap: it lacks the label modelguard.dev/catalog");
@@ -131,7 +133,9 @@ fn what_cannot_be_done_is_not_begun(scene: &Scene<'_>) {
     release(scene);
     let before = scene.get("configmap", MODELS);
     let with = |app: &str, to: &[&str]| rollback(scene, &[&[MODELS, "--with", app][..], to].concat());
-    with("deployment/extraction-api", &["--to", "7"]).failed("revision 7 of ").says("is not kept: kept are 1, 2\n");
+    with("deployment/extraction-api", &["--to", "7"])
+        .failed("revision 7 of ")
+        .says("is not kept; kept are 1, 2, and the current one is 3\n");
     with("statefulset/x", &[]).failed("expected deployment/NAME or rollout/NAME");
     scene.create_object(deployment("fresh", 0, "").to_string()).ok();
     scene.rolled_out("deployment/fresh");

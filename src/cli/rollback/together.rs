@@ -1,8 +1,10 @@
 //! App and model back together, in the safe order; what was begun is gone on with.
 
 use super::app::{App, AppRef, Former};
-use super::{Args, Refusal, Stored, choose, describe, history, outcome, say, write};
+use super::{Args, Refusal, choose, describe, outcome, say, write};
 use crate::cli::connect::Cluster;
+use crate::cli::history;
+use crate::cli::stored::Stored;
 use crate::history::{History, Past, Place};
 use crate::names;
 use crate::policy;
@@ -40,7 +42,7 @@ pub(super) async fn roll_back(args: &Args, cluster: &Cluster, key: &CatalogKey, 
     let stored = Stored::read(cluster, key).await?.with_context(|| {
         format!("ConfigMap {key} is gone; restore it first, by `rollback {}` without --with", key.name)
     })?;
-    let history = history(cluster, key, Some(&stored)).await?;
+    let history = history::read(cluster, key, Some(&stored)).await?;
     let app = App::read(cluster, name).await?;
     let (plan, former) = match begun(&stored, args, name)? {
         Some(plan) => {
