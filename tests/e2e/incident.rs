@@ -142,7 +142,7 @@ fn rolled_back_to_what_is_gone(scene: &Scene<'_>) {
     scene.apply(extraction_models(&["v3"]).to_string()).denied("MG101").says("3 pods of Deployment");
 }
 
-/// Helm goes back to a catalog without what the app uses by now, and writes it before the app.
+/// Helm goes back to a catalog without what the app uses by now.
 fn a_rollback_takes_nothing_away(scene: &Scene<'_>) {
     scene.armed();
     for helm in ["helm", "helm3"] {
@@ -157,9 +157,7 @@ fn a_rollback_takes_nothing_away(scene: &Scene<'_>) {
         rollback.run().denied("MG101").says("extraction@v3 is still used by 3 pods of Deployment").says("step 3");
         assert_eq!(statuses(scene).last(), Some(&403), "{helm}");
         assert_eq!(models(scene), before, "{helm}");
-        let app = scene.get("deployment", APP);
-        assert_eq!(app["spec"]["template"]["metadata"]["annotations"]["modelguard.dev/uses"], uses("v3"), "{helm}");
-        // Its objects are the next one's.
+        // Whether Helm had got to the app or not, what that needs is listed. Its objects are the next one's.
         scene.kubectl(["delete", "deployment", APP, "--cascade=foreground"]).run().ok();
         scene.kubectl(["delete", "configmap", MODELS]).run().ok();
     }

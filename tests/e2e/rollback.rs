@@ -135,6 +135,11 @@ fn what_is_not_kept_is_named(scene: &Scene<'_>) {
     scene
         .kubectl(["patch", "controllerrevision", name, "--type=merge", r#"-p={"data":{"v":2}}"#])
         .run()
+        .failed("field is immutable");
+    let forged = r#"modelguard.dev/revisions=[{"uid":"x","revision":1}]"#;
+    scene
+        .kubectl(["annotate", "controllerrevision", name, "--overwrite", forged])
+        .run()
         .failed("the revisions of model ConfigMaps are written by modelguard alone");
     scene.kubectl(["delete", "controllerrevision", name]).run().ok();
     to(scene, "models", "1").denied("MG108").says("revision 1 is not kept; kept is 2, and");
