@@ -141,12 +141,7 @@ impl History {
         }
         if let Some(version) = version {
             let catalog = version.object.metadata.labels.get(names::CATALOG_LABEL).unwrap_or_default();
-            if let Ok(Some(prior)) = revision::prior(&version.object)
-                && let PriorPlace::Here(content) = prior.place
-            {
-                // The label then is known only beside it.
-                let then = revisions.get(&prior.head.number).map_or(catalog, |past: &Past| &past.catalog).to_owned();
-                let prior = Past::of(&Revision { head: prior.head, content }, &then, Place::Annotation);
+            if let Some(prior) = annotated(version, catalog, &revisions) {
                 revisions.insert(prior.number, prior);
             }
             let current = Past::of(&Revision::of(version), catalog, Place::Current);
@@ -175,6 +170,26 @@ impl History {
         let catalogs: Vec<_> = self.revisions.iter().map(Past::catalog).collect();
         let before = std::iter::once(None).chain(catalogs.iter().map(Option::as_ref));
         before.zip(&catalogs).map(|(was, is)| Some(was?.diff(is.as_ref()?))).collect()
+    }
+}
+
+/// What the annotation of `version` keeps, if it keeps a content; one that is damaged is listed where nothing else is kept of
+/// that revision.
+fn annotated(version: &Version<'_>, catalog: &str, beside: &BTreeMap<u64, Past>) -> Option<Past> {
+    match revision::prior(&version.object) {
+        Ok(Some(revision::Prior { head, place: PriorPlace::Here(content) })) => {
+            // The label then is known only beside it.
+            let then = beside.get(&head.number).map_or(catalog, |past| &past.catalog);
+            Some(Past::of(&Revision { head, content }, then, Place::Annotation))
+        }
+        Ok(_) => None,
+        Err(damage) => {
+            let number = revision::number(&version.object).saturating_sub(1);
+            let content = Err(damage.to_string());
+            let (time, manager, catalog) = (None, None, catalog.to_owned());
+            let past = Past { number, time, manager, catalog, content, place: Place::Annotation };
+            (!beside.contains_key(&number)).then_some(past)
+        }
     }
 }
 
@@ -230,6 +245,20 @@ mod tests {
         assert!(of(None, &[]).is_none());
         let history = of(None, &[shelved("old", 9, "2026-01", "a"), shelved("new", 1, "2026-02", "b")]).unwrap();
         assert_eq!((&*history.uid, history.revisions.len(), history.current().is_none()), ("new", 1, true));
+    }
+
+    #[test]
+    fn a_damaged_annotation_is_listed_where_nothing_else_is_kept() {
+        let object = json!({"metadata": {
+            "name": "models", "uid": "u", "labels": {"modelguard.dev/catalog": "keys"},
+            "annotations": {"modelguard.dev/revision": "2", "modelguard.dev/prior-revision": "{}"},
+        }, "data": {"v1": "c"}})
+        .to_string();
+        let history = of(Some(&object), &[]).unwrap();
+        let prior = history.get(1).unwrap();
+        assert!(prior.content.as_ref().unwrap_err().starts_with("is not what modelguard writes"), "{prior:?}");
+        let history = of(Some(&object), &[shelved("u", 1, "2026-01", "a")]).unwrap();
+        assert!(history.get(1).unwrap().content.is_ok());
     }
 
     #[test]

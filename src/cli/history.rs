@@ -7,7 +7,7 @@ use crate::cli::stored::Stored;
 use crate::cli::{Exit, block_on};
 use crate::history::{History, Past, Place};
 use crate::object::{Content, StringMap};
-use crate::policy::{self, Version};
+use crate::policy::Version;
 use crate::reference::CatalogKey;
 use crate::revision::restore::{Target, UnknownTarget};
 use crate::world::cluster::history;
@@ -124,7 +124,10 @@ fn changed(diff: &Diff) -> Option<String> {
         entries.iter().map(|entry: &EntryName| format!("{mark}{entry}")).collect::<Vec<_>>()
     };
     let all = [marked('+', &diff.added), marked('-', &diff.removed), marked('~', &diff.replaced)].concat();
-    (!all.is_empty()).then(|| policy::list(all, ENTRIES))
+    let more = all.len().saturating_sub(ENTRIES);
+    let more = (more > 0).then(|| format!("and {more} more"));
+    let shown: Vec<_> = all.into_iter().take(ENTRIES).chain(more).collect();
+    (!shown.is_empty()).then(|| shown.join(" "))
 }
 
 // === for programs ===

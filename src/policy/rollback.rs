@@ -75,7 +75,7 @@ fn asked<'c, 'a>(change: &'c CatalogChange<'a>) -> Option<Result<(&'c Version<'a
     let current = revision::number(&old.object);
     Some(match text.parse() {
         Ok(Target::Number(number)) if number == current => Err(message::is_current(&change.key, number)),
-        Ok(Target::Prior) if current <= 1 => Err(message::unknown(&change.key, None, current, &[])),
+        Ok(Target::Prior) if current <= 1 => Err(message::unknown(&change.key, None, current, &[], None)),
         Ok(target) => Ok((old, target)),
         Err(error) => Err(message::no_target(&change.key, text, &error)),
     })
@@ -116,13 +116,16 @@ fn fetched(
         Ok(Found::Damaged(name, why)) => Err(message::damaged(key, number, &name, &why)),
         Err(unread) => Err(unverified(&key.name, &unread)),
         Ok(Found::Unknown(mut kept)) => {
-            let prior = revision::prior(&old.object).ok().flatten();
+            let (prior, damage) = match revision::prior(&old.object) {
+                Ok(prior) => (prior, None),
+                Err(damage) => (None, Some(damage.to_string())),
+            };
             kept.extend(prior.filter(|prior| matches!(prior.place, Place::Here(_))).map(|prior| prior.head.number));
             let current = revision::number(&old.object);
             kept.retain(|number| *number != current);
             kept.sort_unstable();
             kept.dedup();
-            Err(message::unknown(key, Some(number), current, &kept))
+            Err(message::unknown(key, Some(number), current, &kept, damage.as_deref()))
         }
     }
 }

@@ -12,8 +12,15 @@ use std::collections::BTreeSet;
 /// The most revisions that are named.
 const REVISIONS: usize = 20;
 
-/// MG108: no revision of that number is kept (`None`: no prior one); these are.
-pub(in crate::policy) fn unknown(key: &CatalogKey, number: Option<u64>, current: u64, kept: &[u64]) -> Denial {
+/// MG108: no revision of that number is kept (`None`: no prior one); these are. `damage` says what is wrong with the annotation
+/// that should keep the prior one.
+pub(in crate::policy) fn unknown(
+    key: &CatalogKey,
+    number: Option<u64>,
+    current: u64,
+    kept: &[u64],
+    damage: Option<&str>,
+) -> Denial {
     let what = match number {
         Some(number) => format!("revision {number} is not kept"),
         None => "there is no revision before the current one".to_owned(),
@@ -22,11 +29,9 @@ pub(in crate::policy) fn unknown(key: &CatalogKey, number: Option<u64>, current:
         [] => "no other is".to_owned(),
         kept => format!("kept {} {}", if kept.len() == 1 { "is" } else { "are" }, list(kept, REVISIONS)),
     };
-    mg108(
-        key,
-        &format!("{what}; {kept}, and the current one is {current}."),
-        &format!("Name one of these. {}", see(key)),
-    )
+    let damage = damage.map(|why| format!(" The annotation {} {why}.", names::PRIOR_REVISION)).unwrap_or_default();
+    let what = format!("{what}; {kept}, and the current one is {current}.{damage}");
+    mg108(key, &what, &format!("Name one of these. {}", see(key)))
 }
 
 /// MG108: it is at that revision.

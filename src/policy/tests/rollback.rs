@@ -242,7 +242,9 @@ fn a_damaged_annotation_is_never_restored_from() {
     let kept = std::mem::take(&mut stored.kept);
     let prior = stored.annotation("prior-revision").unwrap().replace(r#""v1":"a""#, r#""v1":"z""#);
     stored.object["metadata"]["annotations"]["modelguard.dev/prior-revision"] = prior.into();
-    assert!(mg108(stored.roll_back("prior")).contains("revision 1 is not kept"));
+    let said = mg108(stored.roll_back("prior"));
+    assert!(said.contains("revision 1 is not kept"), "{said}");
+    assert!(said.contains("The annotation modelguard.dev/prior-revision does not match its digest."), "{said}");
     stored.kept = kept;
     stored.settles();
     stored.roll_back("prior").unwrap();

@@ -164,6 +164,18 @@ fn an_annotation_is_as_small_as_that_is_worth() {
 }
 
 #[test]
+fn as_many_and_as_long_keys_as_there_can_be_come_back() {
+    let key = |number: usize| format!("{number:04}{}", "-._aZ".repeat(50)).chars().take(253).collect::<String>();
+    for value in ["", "é\r\n \u{0}"] {
+        let data = (0..1_000).map(|number| (key(number), value.to_owned())).collect();
+        let binary_data = (1_000..2_000).map(|number| (key(number), String::new())).collect();
+        let revision = revision(1, None, Content { data, binary_data, immutable: None });
+        let annotation = encode(&revision, "models", ROOM);
+        assert!(is(&decode(&annotation).unwrap().place, &revision.content), "they repeat, and are compressed");
+    }
+}
+
+#[test]
 fn what_expands_without_end_is_refused() {
     let bomb = pack(&" ".repeat(LARGEST + 1));
     let damaged =
