@@ -75,7 +75,10 @@ impl HolderKind {
 
     /// The API version that is read, within the group.
     pub const fn version(self) -> &'static str {
-        if self.is_built_in() { "v1" } else { "v1alpha1" }
+        match self {
+            Self::Rollout => "v1alpha1",
+            _ => "v1",
+        }
     }
 
     /// Group and version, as `apiVersion` writes them.

@@ -84,18 +84,12 @@ impl ControlPlane {
     }
 
     /// Makes the kinds of Argo Rollouts known, and waits until the API server serves them.
-    pub(crate) fn add_rollout_kinds(&self) -> Result<()> {
+    fn add_rollout_kinds(&self) -> Result<()> {
         let file = self.assets.path("rollouts-crds.yaml").display().to_string();
         self.kubectl(["create", "-f", &file]).succeed()?;
         // It fails at once where there is no condition yet.
         let established = ["wait", "--for=condition=Established", "-f", &file, "--timeout=60s"];
         poll("the kinds of Argo Rollouts are served", LONG, || self.kubectl(established).succeed().map(drop))
-    }
-
-    /// Takes them away, with all that there is of them.
-    pub(crate) fn remove_rollout_kinds(&self) -> Result<()> {
-        let file = self.assets.path("rollouts-crds.yaml").display().to_string();
-        self.kubectl(["delete", "-f", &file]).succeed().map(drop)
     }
 
     /// Kills the API server, starts it anew and waits until it serves; etcd keeps everything.
