@@ -29,6 +29,7 @@ use json_patch::Patch;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -132,7 +133,8 @@ impl<W: World> App<W> {
                 let Review { uid, operation, namespace, name, .. } = &review;
                 // With all fields at once, and not before they are known: each that is added later took 0.5 µs.
                 let span = tracing::info_span!("review", path = path.as_str(), %uid, %operation, %namespace, %name);
-                let judge = self.review(path, &review, (peer, size), deadline);
+                // It is large, so it stays where it is: each wrapper would copy it.
+                let judge = pin!(self.review(path, &review, (peer, size), deadline));
                 let judged = judge.instrument(span.clone()).await;
                 span.in_scope(|| self.conclude(path, &review, &judged, started))
             }
@@ -158,13 +160,13 @@ impl<W: World> App<W> {
             let what = "too many requests are being judged at once, so it is not allowed.";
             return policy::not_verified(&review.subject(), what, policy::REPEAT, Vec::new()).into();
         }
-        let work = async {
+        let work = pin!(async {
             let judged = match path {
                 Path::Mutate => self.mutated(review).await,
                 Path::Validate => self.validated(review).await,
             };
             judged.unwrap_or_else(|why| answer::unreadable(&why).into())
-        };
+        });
         match timeout_at(deadline, AssertUnwindSafe(work).catch_unwind()).await {
             Ok(Ok(judged)) => judged,
             Ok(Err(_panic)) => {
