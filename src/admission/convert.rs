@@ -3,7 +3,7 @@
 //! The webhook configuration sends only what the rules know. Anything else means that it was changed, and is
 //! denied by name: allowing it would be a hole that nobody sees.
 
-use super::review::{Operation, Review, Unreadable, printable};
+use super::review::{Object, Operation, Review, Unreadable, printable};
 use crate::guard::Guard;
 use crate::holder::ObjectId;
 use crate::names;
@@ -48,10 +48,7 @@ pub(crate) enum Known {
 }
 
 impl<'a> Identity<'a> {
-    /// That of the stored object, or of the one that is created.
-    pub(crate) fn of(change: &CatalogChange<'a>) -> Self {
-        let Some(version) = change.old.as_ref().or(change.new.as_ref()) else { return Self::default() };
-        let metadata = &version.object.metadata;
+    fn of(metadata: &Metadata<'a>) -> Self {
         let [name, uid, resource_version] =
             [&metadata.name, &metadata.uid, &metadata.resource_version].map(|text| Some(text.clone()));
         Self { name, uid, resource_version }
@@ -96,8 +93,8 @@ impl Known {
 }
 
 impl<'a> Review<'a> {
-    /// What the review asks, of a guard that is so strict.
-    pub(crate) fn asked(&self, caller: Caller, guard: Guard) -> Result<Asked<'a>, Unreadable> {
+    /// What the review asks, of a guard that is so strict. Takes the ConfigMaps that are in it.
+    pub(crate) fn asked(&mut self, caller: Caller, guard: Guard) -> Result<Asked<'a>, Unreadable> {
         let request = match (Known::of(self), self.operation) {
             (Some(Known::ConfigMap), Operation::Create | Operation::Delete | Operation::Update) => {
                 policy::Request::Catalog(Box::new(self.catalog_change(caller)?))
@@ -155,13 +152,16 @@ impl<'a> Review<'a> {
     pub(crate) fn identity(&self) -> Identity<'a> {
         #[derive(Default, Deserialize)]
         #[serde(default)]
-        struct Object<'a> {
+        struct Identified<'a> {
             #[serde(borrow)]
             metadata: Identity<'a>,
         }
-        let object = self.old_object.or(self.object);
-        let read = object.and_then(|json| serde_json::from_str::<Object<'a>>(json.get()).ok());
-        read.unwrap_or_default().metadata
+        let read = |json: &'a RawValue| serde_json::from_str::<Identified<'a>>(json.get()).unwrap_or_default().metadata;
+        match self.old_object.as_ref().or(self.object.as_ref()) {
+            Some(Object::ConfigMap(object)) => Identity::of(&object.metadata),
+            Some(Object::Raw(json)) => read(json),
+            None => Identity::default(),
+        }
     }
 
     /// What is asked for, in words: `Deployment prod/api`.
@@ -171,17 +171,24 @@ impl<'a> Review<'a> {
     }
 
     /// A change of a ConfigMap, whether a model ConfigMap or not.
-    fn catalog_change(&self, caller: Caller) -> Result<CatalogChange<'a>, Unreadable> {
-        let read = |field, json: &'a RawValue| {
-            ConfigMap::parse(json.get()).map_err(|source| Unreadable::Object { field, source })
+    fn catalog_change(&mut self, caller: Caller) -> Result<CatalogChange<'a>, Unreadable> {
+        let operation = self.operation;
+        let read = |field, object: Option<Object<'a>>| match object {
+            Some(Object::ConfigMap(object)) => Ok(*object),
+            Some(Object::Raw(json)) => {
+                ConfigMap::parse(json.get()).map_err(|source| Unreadable::Object { field, source })
+            }
+            None => Err(Unreadable::Missing { field, operation }),
         };
-        let old = match self.operation {
+        let old = match operation {
             Operation::Create => None,
-            Operation::Connect | Operation::Delete | Operation::Update => Some(read("oldObject", self.stored()?)?),
+            Operation::Connect | Operation::Delete | Operation::Update => {
+                Some(read("oldObject", self.old_object.take())?)
+            }
         };
-        let new = match self.operation {
+        let new = match operation {
             Operation::Delete => None,
-            Operation::Connect | Operation::Create | Operation::Update => Some(read("object", self.wanted()?)?),
+            Operation::Connect | Operation::Create | Operation::Update => Some(read("object", self.object.take())?),
         };
         let named = old.as_ref().or(new.as_ref()).map_or("", |object| &*object.metadata.name);
         let name = if self.name.is_empty() { named } else { &*self.name };
@@ -245,11 +252,15 @@ impl<'a> Review<'a> {
     }
 
     fn stored(&self) -> Result<&'a RawValue, Unreadable> {
-        self.old_object.ok_or(Unreadable::Missing { field: "oldObject", operation: self.operation })
+        self.raw("oldObject", self.old_object.as_ref())
     }
 
     fn wanted(&self) -> Result<&'a RawValue, Unreadable> {
-        self.object.ok_or(Unreadable::Missing { field: "object", operation: self.operation })
+        self.raw("object", self.object.as_ref())
+    }
+
+    fn raw(&self, field: &'static str, object: Option<&Object<'a>>) -> Result<&'a RawValue, Unreadable> {
+        object.and_then(Object::raw).ok_or(Unreadable::Missing { field, operation: self.operation })
     }
 
     /// What was not meant for us.

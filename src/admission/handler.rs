@@ -62,9 +62,7 @@ enum Path {
 
 /// What a review comes to.
 #[derive(Debug, Default)]
-struct Judged<'a> {
-    /// Of the object, where it has been read; else it is looked for in the review.
-    identity: Option<Identity<'a>>,
+struct Judged {
     decision: Decision,
     patch: Option<Patch>,
     digests: Digests,
@@ -128,27 +126,30 @@ impl<W: World> App<W> {
         let size = bytes.len();
         match problem.take().map_or_else(|| parse(&head.headers, bytes), Err) {
             Err(why) => self.refuse(path, bytes, &why, started),
-            Ok(review) => {
+            Ok(mut review) => {
                 self.metrics.read(size);
+                let identity = review.identity();
                 let Review { uid, operation, namespace, name, .. } = &review;
                 // With all fields at once, and not before they are known: each that is added later took 0.5 µs.
                 let span = tracing::info_span!("review", path = path.as_str(), %uid, %operation, %namespace, %name);
-                // It is large, so it stays where it is: each wrapper would copy it.
-                let judge = pin!(self.review(path, &review, (peer, size), deadline));
-                let judged = judge.instrument(span.clone()).await;
-                span.in_scope(|| self.conclude(path, &review, &judged, started))
+                let judged = {
+                    // It is large, so it stays where it is: each wrapper would copy it.
+                    let judge = pin!(self.review(path, &mut review, (peer, size), deadline));
+                    judge.instrument(span.clone()).await
+                };
+                span.in_scope(|| self.conclude(path, &review, &identity, &judged, started))
             }
         }
     }
 
     /// Judges a review, if there is room for it, until the deadline.
-    async fn review<'a>(
+    async fn review(
         &self,
         path: Path,
-        review: &Review<'a>,
+        review: &mut Review<'_>,
         (peer, size): (IpAddr, usize),
         deadline: Instant,
-    ) -> Judged<'a> {
+    ) -> Judged {
         let caller = review.caller(self.own.as_deref());
         // A lift is written inside somebody's admission and must not wait behind those who wait for it. But everybody
         // can say to be us.
@@ -160,14 +161,17 @@ impl<W: World> App<W> {
             let what = "too many requests are being judged at once, so it is not allowed.";
             return policy::not_verified(&review.subject(), what, policy::REPEAT, Vec::new()).into();
         }
-        let work = pin!(async {
-            let judged = match path {
-                Path::Mutate => self.mutated(review).await,
-                Path::Validate => self.validated(review).await,
-            };
-            judged.unwrap_or_else(|why| answer::unreadable(&why).into())
-        });
-        match timeout_at(deadline, AssertUnwindSafe(work).catch_unwind()).await {
+        let judged = {
+            let work = pin!(async {
+                let judged = match path {
+                    Path::Mutate => self.mutated(review).await,
+                    Path::Validate => self.validated(review).await,
+                };
+                judged.unwrap_or_else(|why| answer::unreadable(&why).into())
+            });
+            timeout_at(deadline, AssertUnwindSafe(work).catch_unwind()).await
+        };
+        match judged {
             Ok(Ok(judged)) => judged,
             Ok(Err(_panic)) => {
                 tracing::error!("a defect in modelguard kept it from judging a request");
@@ -184,15 +188,15 @@ impl<W: World> App<W> {
         }
     }
 
-    async fn validated<'a>(&self, review: &Review<'a>) -> Result<Judged<'a>, Unreadable> {
-        let Asked::Judge(mut request) = review.asked(review.caller(self.own.as_deref()), self.world.guard())? else {
+    async fn validated(&self, review: &mut Review<'_>) -> Result<Judged, Unreadable> {
+        let (caller, guard) = (review.caller(self.own.as_deref()), self.world.guard());
+        let Asked::Judge(mut request) = review.asked(caller, guard)? else {
             return Ok(Judged::default());
         };
         let mut decision = judge::judge(&*self.world, &mut request, &review.requester()).await;
-        let (mut digests, mut identity) = (Digests::default(), None);
+        let mut digests = Digests::default();
         if let Request::Catalog(change) = &request {
             digests = Digests::of(change);
-            identity = Some(Identity::of(change));
             let settle = std::mem::take(&mut decision.settle);
             if !settle.is_empty() && !change.caller.dry_run {
                 self.world.settle(&change.key, settle);
@@ -201,18 +205,17 @@ impl<W: World> App<W> {
         if !decision.close.is_empty() {
             self.world.close(std::mem::take(&mut decision.close));
         }
-        Ok(Judged { identity, decision, patch: None, digests })
+        Ok(Judged { decision, patch: None, digests })
     }
 
-    async fn mutated<'a>(&self, review: &Review<'a>) -> Result<Judged<'a>, Unreadable> {
+    async fn mutated(&self, review: &mut Review<'_>) -> Result<Judged, Unreadable> {
         let (caller, guard) = (review.caller(self.own.as_deref()), self.world.guard());
         let Asked::Judge(Request::Catalog(change)) = review.asked(caller, guard)? else {
             return Err(review.stranger());
         };
         let mutation = judge::mutate(&*self.world, &change).await;
         let patch = mutation.decision.allowed().then(|| answer::patch(&change, &mutation)).flatten();
-        let identity = Some(Identity::of(&change));
-        Ok(Judged { identity, decision: mutation.decision, patch, digests: Digests::of(&change) })
+        Ok(Judged { decision: mutation.decision, patch, digests: Digests::of(&change) })
     }
 
     fn slots(&self, path: Path) -> &Pool {
@@ -225,11 +228,17 @@ impl<W: World> App<W> {
     // --- answers ---
 
     /// Answers a review, and tells everybody who wants to know.
-    fn conclude(&self, path: Path, review: &Review<'_>, judged: &Judged<'_>, started: Instant) -> Response {
+    fn conclude(
+        &self,
+        path: Path,
+        review: &Review<'_>,
+        identity: &Identity<'_>,
+        judged: &Judged,
+        started: Instant,
+    ) -> Response {
         let decision = &judged.decision;
         let known = Known::of(review);
         let webhook = path.webhook(known);
-        let identity = judged.identity.clone().unwrap_or_else(|| review.identity());
         let took = started.elapsed();
         let labels = RequestLabels {
             webhook,
@@ -388,7 +397,7 @@ impl Path {
     }
 }
 
-impl From<Denial> for Judged<'_> {
+impl From<Denial> for Judged {
     fn from(denial: Denial) -> Self {
         Self { decision: denial.into(), ..Self::default() }
     }

@@ -1,13 +1,15 @@
 //! The AdmissionReview on the wire, `admission.k8s.io/v1`: our own types, for kube's lose what we must keep.
 //!
 //! ```text
-//! bytes ──Review::parse──▶ Review<'a> ──convert──▶ policy::Request     object and oldObject stay borrowed raw JSON
+//! bytes ──Review::parse──▶ Review<'a> ──convert──▶ policy::Request     a ConfigMap is read with the review,
+//!   │                                                                  any other object stays borrowed raw JSON
 //!   └─────salvage_uid────▶ uid, of a body that is broken further in
 //! Answer ──encode──▶ bytes
 //! ```
 //! Whatever cannot be read is answered, never guessed: a body without a uid gets an HTTP error, one with a uid
 //! gets a denial that says what was expected.
 
+use crate::object::ConfigMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use json_patch::Patch;
@@ -42,10 +44,10 @@ struct Envelope<'a, R> {
     request: Option<R>,
 }
 
-/// What somebody asks the API server for, as the API server puts it.
+/// What somebody asks the API server for, as the API server puts it; its objects are read as `O`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Review<'a> {
+pub(crate) struct Review<'a, O = Object<'a>> {
     /// Names this review; the answer repeats it.
     #[serde(borrow, default)]
     pub(crate) uid: Cow<'a, str>,
@@ -70,17 +72,26 @@ pub(crate) struct Review<'a> {
     #[serde(borrow, default)]
     pub(crate) user_info: UserInfo<'a>,
     /// The new version; `None` on DELETE.
-    #[serde(borrow, default)]
-    pub(crate) object: Option<&'a RawValue>,
+    #[serde(default = "Option::default")]
+    pub(crate) object: Option<O>,
     /// The stored version; `None` on CREATE.
-    #[serde(borrow, default)]
-    pub(crate) old_object: Option<&'a RawValue>,
+    #[serde(default = "Option::default")]
+    pub(crate) old_object: Option<O>,
     /// Whether nothing will be written.
     #[serde(default)]
     pub(crate) dry_run: Option<bool>,
     /// How it is to be done.
     #[serde(borrow, default)]
     pub(crate) options: Option<Options<'a>>,
+}
+
+/// An object of a review.
+#[derive(Debug)]
+pub(crate) enum Object<'a> {
+    /// A ConfigMap. Most of a review is in its objects, and to find where one ends takes as long as to read it.
+    ConfigMap(Box<ConfigMap<'a>>),
+    /// Any other, or a ConfigMap that cannot be read: an error for who asks for it.
+    Raw(&'a RawValue),
 }
 
 /// The kind of a request's options tells a PUT from a PATCH.
@@ -230,13 +241,10 @@ impl<'a> Review<'a> {
         if may_be_deeper_than(body, DEEPEST) && is_deeper_than(body, DEEPEST) {
             return Err(Unreadable::Deep);
         }
-        let review = match serde_json::from_str::<Envelope<'a, Self>>(text) {
-            Ok(envelope) => envelope.request()?,
-            // The request of another version may have another shape, and then the version is what is wrong.
-            Err(error) => {
-                serde_json::from_str::<Envelope<'a, IgnoredAny>>(text)?.request()?;
-                return Err(error.into());
-            }
+        let is_of_config_map = seek(body, &["request", "kind", "kind"]).is_some_and(|kind| kind == "ConfigMap");
+        let review = match is_of_config_map.then(|| Review::<'a, ConfigMap<'a>>::read(text).ok()).flatten() {
+            Some(review) => review.map(|object| Object::ConfigMap(object.into())),
+            None => Review::read(text)?.map(Object::Raw),
         };
         if review.uid.is_empty() { Err(Unreadable::NoUid) } else { Ok(review) }
     }
@@ -249,6 +257,49 @@ impl<'a> Review<'a> {
     /// Whether it is a PUT: of a whole object, and usually of one revision of it.
     pub(crate) fn is_put(&self) -> bool {
         self.options.as_ref().is_some_and(|options| options.kind == "UpdateOptions")
+    }
+}
+
+impl<'a, O: Deserialize<'a>> Review<'a, O> {
+    fn read(text: &'a str) -> Result<Self, Unreadable> {
+        match serde_json::from_str::<Envelope<'a, Self>>(text) {
+            Ok(envelope) => envelope.request(),
+            // The request of another version may have another shape, and then the version is what is wrong.
+            Err(error) => {
+                serde_json::from_str::<Envelope<'a, IgnoredAny>>(text)?.request()?;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The same with other objects.
+    fn map<P>(self, object: impl Fn(O) -> P) -> Review<'a, P> {
+        Review {
+            object: self.object.map(&object),
+            old_object: self.old_object.map(&object),
+            uid: self.uid,
+            kind: self.kind,
+            resource: self.resource,
+            sub_resource: self.sub_resource,
+            name: self.name,
+            namespace: self.namespace,
+            operation: self.operation,
+            user_info: self.user_info,
+            dry_run: self.dry_run,
+            options: self.options,
+        }
+    }
+}
+
+// === impl Object ===
+
+impl<'a> Object<'a> {
+    /// What has not been read yet.
+    pub(crate) fn raw(&self) -> Option<&'a RawValue> {
+        match self {
+            Self::ConfigMap(_) => None,
+            Self::Raw(json) => Some(json),
+        }
     }
 }
 
@@ -340,11 +391,17 @@ impl Answer<'_> {
 /// Only that one: the uid of a nested object would make the API server reject the answer, and tell the user
 /// nothing.
 pub(crate) fn salvage_uid(body: &[u8]) -> Option<String> {
-    let mut uid = None;
-    let mut parser = serde_json::Deserializer::from_slice(body);
-    // The error is how the walk ends; whether the uid was met before it is all that counts.
-    let _ = Seek { path: &["request", "uid"], found: &mut uid }.deserialize(&mut parser);
+    let uid = seek(body, &["request", "uid"]);
     uid.filter(|uid| !uid.is_empty() && uid.len() <= LONGEST_UID && !uid.chars().any(char::is_control))
+}
+
+/// The string at `path`, whatever may follow it.
+fn seek(body: &[u8], path: &[&'static str]) -> Option<String> {
+    let mut found = None;
+    let mut parser = serde_json::Deserializer::from_slice(body);
+    // The error is how the walk ends; whether the string was met before it is all that counts.
+    let _ = Seek { path, found: &mut found }.deserialize(&mut parser);
+    found
 }
 
 /// Walks down `path` through objects, and stops at the string at its end.
@@ -470,6 +527,24 @@ mod tests {
         assert_eq!(salvage_uid(b"{\"request\":{\"uid\":\"a\",\"name\":\"\xff\"}}").as_deref(), Some("a"));
         assert_eq!(salvage_uid(b"{\"request\":{\"name\":\"\xff\",\"uid\":\"a\"}}").as_deref(), Some("a"));
         assert_eq!(salvage_uid(b"{\"request\":{\"uid\":\"\xff\"}}"), None);
+    }
+
+    #[test]
+    fn a_config_map_is_read_at_once_and_left_raw_where_it_cannot_be() {
+        for (kind, object, is_read) in [
+            ("ConfigMap", r#"{"metadata":{"name":"models"}}"#, Some(true)),
+            ("ConfigMap", r#"{"metadata":7}"#, Some(false)),
+            ("ConfigMap", "null", None),
+            ("Pod", r#"{"metadata":{"name":"models"}}"#, Some(false)),
+        ] {
+            let request = format!(
+                r#"{{"uid":"a","object":{object},"kind":{{"version":"v1","kind":"{kind}"}},"resource":{{"resource":"configmaps"}},"operation":"CREATE"}}"#
+            );
+            let body = format!(r#"{{"apiVersion":"{API_VERSION}","kind":"{KIND}","request":{request}}}"#);
+            let review = Review::parse(body.as_bytes()).unwrap();
+            let found = review.object.map(|object| matches!(object, Object::ConfigMap(_)));
+            assert_eq!(found, is_read, "{body}");
+        }
     }
 
     #[test]
