@@ -235,7 +235,8 @@ fn judge_loss(change: &CatalogChange<'_>, loss: &Loss, facts: &Facts, terms: &Te
 fn unshared(change: &CatalogChange<'_>) -> Option<HoldersOf> {
     let (old, new) = (change.old.as_ref()?, change.new.as_ref()?);
     let format = old.declared.format().filter(|format| new.declared.format() == Some(*format))?;
-    let sharing = change.sharing().lost(&new.sharing(&change.key))?;
+    let [was, is] = [old, new].map(|version| version.object.metadata.annotations.get(names::SHARED_WITH));
+    let sharing = (was != is).then(|| change.sharing().lost(&new.sharing(&change.key))).flatten()?;
     Some(HoldersOf {
         catalog: change.key.clone(),
         uid: old.object.metadata.uid.to_string(),
