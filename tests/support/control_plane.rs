@@ -65,15 +65,17 @@ impl ControlPlane {
         let port = free_port()?;
         write_files(&dir, port)?;
         let mut processes = Processes(Vec::new());
-        let launches =
-            [etcd(&dir), api_server(&dir, port), controller_manager(&dir), scheduler(&dir), kwok(&dir, assets)];
-        let count = if shape == Shape::Store { 2 } else { launches.len() };
-        for line in launches.into_iter().take(count) {
+        for line in [etcd(&dir), api_server(&dir, port)] {
             processes.start(&dir, assets, line)?;
         }
         let mut cluster = Self { processes, assets: assets.clone(), dir };
         cluster.wait_until_ready()?;
         if shape != Shape::Store {
+            // Not before: kube-controller-manager gives up after ten seconds without an API server that knows its roles.
+            let dir = &cluster.dir;
+            for line in [controller_manager(dir), scheduler(dir), kwok(dir, assets)] {
+                cluster.processes.start(dir, assets, line)?;
+            }
             cluster.add_nodes()?;
         }
         if shape == Shape::Rollouts {
