@@ -91,7 +91,7 @@ refused() {
 
 policies=(ValidatingAdmissionPolicy{,,,} ValidatingAdmissionPolicyBinding{,,,})
 always=(MutatingWebhookConfiguration ValidatingWebhookConfiguration "${policies[@]}" ServiceAccount FlowSchema PriorityLevelConfiguration)
-rbac=(ClusterRole ClusterRole ClusterRoleBinding Role RoleBinding)
+rbac=(ClusterRole ClusterRole ClusterRole ClusterRoleBinding Role RoleBinding)
 configurations=(MutatingWebhookConfiguration ValidatingWebhookConfiguration)
 
 cat >"$work/ca.crt" <<'PEM'
