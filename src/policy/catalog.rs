@@ -390,7 +390,8 @@ fn beside(change: &CatalogChange<'_>) -> Option<Beside> {
     let new = change.new.as_ref().filter(|_| !change.caller.dry_run && !change.caller.own)?;
     let said = new.object.metadata.annotations.get(names::PRIOR_REVISION)?;
     let stored = change.old.as_ref()?.object.metadata.annotations.get(names::PRIOR_REVISION);
-    let name = revision::beside(said).filter(|_| stored != Some(said))?;
+    // Most writes change nothing of it: reading it would hash what it keeps.
+    let name = Some(said).filter(|_| stored != Some(said)).and_then(revision::beside)?;
     Some(Beside { namespace: change.key.namespace.clone(), name: name.into_owned() })
 }
 

@@ -1,7 +1,7 @@
 //! App and model back together, in the safe order; what was begun is gone on with.
 
 use super::app::{App, AppRef, Former};
-use super::{Args, Refusal, choose, describe, outcome, say, write};
+use super::{Args, ENTRIES, Refusal, choose, describe, outcome, say, write};
 use crate::cli::connect::Cluster;
 use crate::cli::history;
 use crate::cli::stored::Stored;
@@ -18,9 +18,6 @@ use tokio::time::{Duration, Instant, sleep};
 
 /// Between two looks at what is waited for.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// The most entries that a line names.
-const ENTRIES: usize = 5;
 
 /// What is under way, in the annotation [`names::ROLLING_BACK`].
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
