@@ -17,6 +17,11 @@ pub(crate) fn tests() -> Vec<Test> {
             Setup::default().with("--rollback-targets=hold"),
             a_rollback_target_holds_until_it_leaves_the_history,
         ),
+        own(
+            "targets::a_rollback_target_that_is_ignored_is_not_spoken_of",
+            Setup::default().with("--rollback-targets=ignore"),
+            a_rollback_target_that_is_ignored_is_not_spoken_of,
+        ),
     ]
 }
 
@@ -55,6 +60,15 @@ fn a_rollback_target_holds_until_it_leaves_the_history(scene: &Scene<'_>) {
         .ok();
     until("the removal is allowed", || removal(scene).succeed().map(drop));
     assert_eq!(scene.get("configmap", "models")["data"], json!({"v2": "weights"}));
+}
+
+fn a_rollback_target_that_is_ignored_is_not_spoken_of(scene: &Scene<'_>) {
+    roll_out(scene);
+    scene.armed();
+    until("the removal is allowed", || removal(scene).succeed().map(|told| drop(told.silent_on("modelguard"))));
+    assert_eq!(scene.get("configmap", "models")["data"], json!({"v2": "weights"}));
+    // It counts for nothing while it is at zero; what would come of it is judged as ever.
+    scene.kubectl(["rollout", "undo", "deployment/api"]).run().denied("MG201").says("v1");
 }
 
 /// A Deployment that came from v1 to v2, of which the old pods are gone.
