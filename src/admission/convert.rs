@@ -3,7 +3,7 @@
 //! The webhook configuration sends only what the rules know. Anything else means that it was changed, and is
 //! denied by name: allowing it would be a hole that nobody sees.
 
-use super::review::{Object, Operation, Review, Unreadable, printable};
+use super::review::{Object, Operation, Review, Unreadable, UserInfo, printable};
 use crate::guard::Guard;
 use crate::holder::ObjectId;
 use crate::names;
@@ -137,17 +137,6 @@ impl<'a> Review<'a> {
         }
     }
 
-    /// Who asks, as permissions are looked up by.
-    pub(crate) fn requester(&self) -> Requester {
-        let user = &self.user_info;
-        Requester {
-            username: user.username.to_string(),
-            uid: user.uid.clone(),
-            groups: user.groups.clone(),
-            extra: user.extra.clone(),
-        }
-    }
-
     /// The stored object's identity, or that of the object that is created.
     pub(crate) fn identity(&self) -> Identity<'a> {
         #[derive(Default, Deserialize)]
@@ -272,6 +261,18 @@ impl<'a> Review<'a> {
             kind.kind, kind.group, kind.version, resource.resource, self.sub_resource
         );
         Unreadable::Stranger { operation: self.operation, what: printable(&what) }
+    }
+}
+
+impl UserInfo<'_> {
+    /// Who asks, as permissions are looked up by.
+    pub(crate) fn requester(&self) -> Requester {
+        Requester {
+            username: self.username.to_string(),
+            uid: self.uid.clone(),
+            groups: self.groups.clone(),
+            extra: self.extra.clone(),
+        }
     }
 }
 

@@ -21,7 +21,6 @@ use axum::Router;
 use axum::extract::{Request as HttpRequest, State};
 use axum::http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use axum::http::{StatusCode, Version};
-use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use futures::FutureExt;
@@ -106,8 +105,18 @@ impl<W: World> App<W> {
             .route("/mutate", post(mutate))
             .route("/validate", post(validate))
             .fallback(|| async { (StatusCode::NOT_FOUND, "expected POST /validate or POST /mutate\n") })
-            .layer(middleware::from_fn_with_state(self.clone(), say_goodbye))
             .with_state(self.clone())
+    }
+
+    /// Answers, and asks for the next request to be taken elsewhere once the process is to stop: the API server keeps its
+    /// connections to a terminating pod, and would go on using them. HTTP/2 knows no such header, it gets GOAWAY.
+    async fn serve(&self, path: Path, request: HttpRequest) -> Response {
+        let version = request.version();
+        let mut response = self.respond(path, request).await;
+        if version < Version::HTTP_2 && self.shutdown.is_leaving() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
     }
 
     async fn respond(&self, path: Path, request: HttpRequest) -> Response {
@@ -193,7 +202,7 @@ impl<W: World> App<W> {
         let Asked::Judge(mut request) = review.asked(caller, guard)? else {
             return Ok(Judged::default());
         };
-        let mut decision = judge::judge(&*self.world, &mut request, &review.requester()).await;
+        let mut decision = judge::judge(&*self.world, &mut request, &review.user_info).await;
         let mut digests = Digests::default();
         if let Request::Catalog(change) = &request {
             digests = Digests::of(change);
@@ -356,22 +365,11 @@ impl<W: World> App<W> {
 // === handlers ===
 
 async fn mutate<W: World>(State(app): State<Arc<App<W>>>, request: HttpRequest) -> Response {
-    app.respond(Path::Mutate, request).await
+    app.serve(Path::Mutate, request).await
 }
 
 async fn validate<W: World>(State(app): State<Arc<App<W>>>, request: HttpRequest) -> Response {
-    app.respond(Path::Validate, request).await
-}
-
-/// Asks clients to take their next request elsewhere once the process is to stop: the API server keeps its
-/// connections to a terminating pod, and would go on using them. HTTP/2 knows no such header, it gets GOAWAY.
-async fn say_goodbye<W: World>(State(app): State<Arc<App<W>>>, request: HttpRequest, next: Next) -> Response {
-    let version = request.version();
-    let mut response = next.run(request).await;
-    if version < Version::HTTP_2 && app.shutdown.is_leaving() {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
+    app.serve(Path::Validate, request).await
 }
 
 // === helpers ===

@@ -10,8 +10,9 @@
 //! The caller bounds it in time: each turn awaits, so it can be given up at any of them. A lift that was
 //! written for a request that is then denied only keeps an entry longer.
 
+use super::review::UserInfo;
 use crate::policy::{
-    self, CatalogChange, Decision, Facts, Lift, Mutation, Needs, Request, Requester, Terms, Unread, WorkloadChange,
+    self, CatalogChange, Decision, Facts, Lift, Mutation, Needs, Request, Terms, Unread, WorkloadChange,
 };
 use crate::revision::Keep;
 use crate::usage::Epoch;
@@ -20,7 +21,7 @@ use futures::future::{OptionFuture, join_all};
 use jiff::Timestamp;
 
 /// Judges what `who` requests in `world`, and writes what must be written before it may be allowed.
-pub(super) async fn judge<W: World>(world: &W, request: &mut Request<'_>, who: &Requester) -> Decision {
+pub(super) async fn judge<W: World>(world: &W, request: &mut Request<'_>, who: &UserInfo<'_>) -> Decision {
     match request {
         Request::Catalog(change) => {
             let proof = world.proof(change).await;
@@ -101,7 +102,7 @@ async fn kept<W: World>(world: &W, change: &CatalogChange<'_>, decision: Decisio
     }
 }
 
-async fn decide<W: World>(world: &W, request: &Request<'_>, who: &Requester) -> Decision {
+async fn decide<W: World>(world: &W, request: &Request<'_>, who: &UserInfo<'_>) -> Decision {
     loop {
         let epoch = match request {
             Request::Catalog(change) => world.epoch(&change.sharing()),
@@ -129,11 +130,12 @@ async fn decide<W: World>(world: &W, request: &Request<'_>, who: &Requester) -> 
 }
 
 /// Adds what is needed; the servers are listed when the ConfigMaps have been read, and not before.
-async fn gather<W: World>(world: &W, needs: &Needs, who: &Requester, facts: &mut Facts) {
+async fn gather<W: World>(world: &W, needs: &Needs, who: &UserInfo<'_>, facts: &mut Facts) {
     let catalogs = needs.catalogs.iter().map(async |key| (key.clone(), world.catalog(key).await));
     let terminating = needs.namespaces.iter().map(async |name| (name.clone(), world.terminating(name).await));
-    let may_override =
-        OptionFuture::from(needs.may_override.as_ref().map(|namespace| world.may_override(who, namespace)));
+    let may_override = OptionFuture::from(
+        needs.may_override.as_ref().map(async |namespace| world.may_override(&who.requester(), namespace).await),
+    );
     let shared = OptionFuture::from(needs.shared_by.as_ref().map(|namespace| world.shared_by(namespace)));
     let (catalogs, terminating, may_override, shared) =
         tokio::join!(join_all(catalogs), join_all(terminating), may_override, shared);
