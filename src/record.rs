@@ -29,6 +29,9 @@ const BREAK_GLASS: &str = "BreakGlass";
 /// How many entries of each sort are named: a catalog of keys may lose thousands at once.
 const MOST_ENTRIES: usize = 100;
 
+/// What most lines take, in bytes: a buffer that grows is copied time and again.
+const USUAL_LINE: usize = 1024;
+
 /// How many lines wait for the thread that writes them, at 1 or 2 kB each.
 const MOST_WAITING: usize = 4096;
 
@@ -233,7 +236,8 @@ impl Digests {
 impl Record<'_> {
     /// The line, its end included.
     pub(crate) fn to_line(&self) -> Vec<u8> {
-        let mut line = serde_json::to_vec(self).expect("strings and numbers under string keys are always JSON");
+        let mut line = Vec::with_capacity(USUAL_LINE);
+        serde_json::to_writer(&mut line, self).expect("strings and numbers under string keys are always JSON");
         line.push(b'\n');
         line
     }

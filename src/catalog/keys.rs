@@ -14,14 +14,16 @@ pub(super) fn parse(content: &Content<'_>) -> Result<Catalog, CatalogError> {
     if let Some((key, _)) = binary_data.iter().find(|(key, _)| data.get(key).is_some()) {
         return Err(error(key, "a key of data or of binaryData (found it in both)"));
     }
-    let data = data.iter().map(|(key, value)| ("data", key, value));
-    let rows = data.chain(binary_data.iter().map(|(key, value)| ("binaryData", key, value)));
-    rows.map(|(field, key, value)| {
-        // Nor this.
-        let name = EntryName::new(key).map_err(|it| error(key, format!("a valid key (found one that {it})")))?;
-        Ok((name, Fingerprint::of_parts([field.as_bytes(), value.as_bytes()])))
-    })
-    .collect()
+    let fields = [("data", data), ("binaryData", binary_data)];
+    let mut rows = Vec::with_capacity(data.iter().len() + binary_data.iter().len());
+    for (field, map) in fields {
+        for (key, value) in map.iter() {
+            // Nor this.
+            let name = EntryName::new(key).map_err(|it| error(key, format!("a valid key (found one that {it})")))?;
+            rows.push((name, Fingerprint::of_parts([field.as_bytes(), value.as_bytes()])));
+        }
+    }
+    Ok(Catalog::from_iter(rows))
 }
 
 /// Puts each key back where `old` has it, with the value that it has there.
