@@ -29,7 +29,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            // Four for each slot. One was measured to take 15 to 40 kB, so this is 40 MB.
+            // Four for each slot. One was measured to take 15 to 40 kB, so this is 40 MB; 64 KiB more of each that is sent
+            // what nobody reads.
             connections: 1024,
             // Two cores judge thousands a second, and others wait for their turn: more at once only means that reads
             // hang, and that each takes longer.
