@@ -193,8 +193,11 @@ impl ControlPlane {
     fn add_nodes(&self) -> Result<()> {
         let node = |name| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
         let nodes = json!({"apiVersion": "v1", "kind": "List", "items": [node("node-a"), node("node-b")]});
-        self.kubectl(["create", "-f-"]).stdin(nodes.to_string()).succeed()?;
-        self.kubectl(["wait", "--for=condition=Ready", "node", "--all", "--timeout=60s"])
+        // On a busy machine the schemas that kubectl asks for first may take the API server longer than it waits.
+        let apply = self.kubectl(["apply", "-f-"]).stdin(nodes.to_string());
+        poll("the nodes are there", LONG, || apply.succeed().map(drop))?;
+        let timeout = format!("--timeout={}s", LONG.as_secs());
+        self.kubectl(["wait", "--for=condition=Ready", "node", "--all", &timeout])
             .succeed()
             .with_context(|| self.log_tails())?;
         // Its first one tells that kube-controller-manager is at work.
