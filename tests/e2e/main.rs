@@ -39,6 +39,7 @@ mod targets;
 mod transport;
 mod unsound;
 
+use anyhow::Result;
 use libtest_mimic::{Arguments, Trial};
 use scene::Test;
 use stage::Stage;
@@ -60,13 +61,25 @@ fn main() -> ExitCode {
         let trials = tests.into_iter().map(|test| Trial::test(test.name, || Ok(()))).collect();
         return libtest_mimic::run(&args, trials).exit_code();
     }
-    match Assets::find().and_then(|assets| leftovers::watch_for_signals().map(|()| assets)) {
+    let weakened = tests.iter().filter(is_selected).any(Test::is_unsound);
+    match prepare(weakened) {
         Ok(assets) => run(&args, tests, Stage::new(assets, selected)),
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(2)
         }
     }
+}
+
+/// Does what must be done before anything runs. The weakened program is built now, if it is wanted, for the compiler takes
+/// the processors from tests that count what is done in a second.
+fn prepare(weakened: bool) -> Result<Assets> {
+    let assets = Assets::find()?;
+    leftovers::watch_for_signals()?;
+    if weakened {
+        unsound::build()?;
+    }
+    Ok(assets)
 }
 
 fn run(args: &Arguments, tests: Vec<Test>, stage: Stage) -> ExitCode {

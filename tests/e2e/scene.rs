@@ -75,6 +75,11 @@ impl Test {
         Seat { name: self.name.clone(), alone: self.is_alone(), needs_rollouts: self.needs_rollouts }
     }
 
+    /// Whether modelguard is the weakened one.
+    pub(crate) fn is_unsound(&self) -> bool {
+        self.own.as_ref().is_some_and(|setup| setup.is_unsound)
+    }
+
     /// Whether it has a control plane of its own.
     pub(crate) fn is_alone(&self) -> bool {
         self.own.is_some()
