@@ -57,7 +57,7 @@ const STREAMS: u32 = 16;
 /// It is the default window of HTTP/2, too.
 const UNREAD: u32 = 64 << 10;
 
-/// The largest header of a request: with a token of a few KiB.
+/// The largest header of a request over HTTP/2: with a token of a few KiB. Over HTTP/1.1 it must fit in what is unread.
 const HEADER: u32 = 16 << 10;
 
 /// How often HTTP/2 connections are asked whether the other end still lives.

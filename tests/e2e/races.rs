@@ -627,7 +627,7 @@ async fn persist<T, F: Future<Output = Result<T, kube::Error>>>(attempt: impl Fn
     loop {
         match attempt().await {
             Ok(answer) => return answer,
-            Err(error) => assert!(start.elapsed() < 4 * LONG, "{error}"),
+            Err(error) => assert!(start.elapsed() < 2 * LONG, "{error}"),
         }
         sleep(Duration::from_millis(500)).await;
     }
