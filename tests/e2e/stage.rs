@@ -6,7 +6,7 @@ use crate::support::control_plane::{ControlPlane, Shape};
 use crate::support::namespace::{self, Namespace};
 use crate::unsound;
 use anyhow::{Context as _, Result};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};
@@ -26,6 +26,8 @@ pub(crate) struct Stage {
     shared: OnceLock<Result<Shared, String>>,
     alone: Mutex<usize>,
     left: Condvar,
+    /// Held while a control plane starts: several at once take each other the processors, until one does not start in time.
+    starting: Mutex<()>,
 }
 
 /// What most tests share.
@@ -58,7 +60,14 @@ pub(crate) fn keep_panics() {
 impl Stage {
     /// With the tests that will be performed.
     pub(crate) fn new(assets: Assets, seats: Vec<Seat>) -> Self {
-        Self { assets, seats, shared: OnceLock::new(), alone: Mutex::new(0), left: Condvar::new() }
+        Self {
+            assets,
+            seats,
+            shared: OnceLock::new(),
+            alone: Mutex::new(0),
+            left: Condvar::new(),
+            starting: Mutex::new(()),
+        }
     }
 
     /// Performs a test; says what went wrong.
@@ -96,10 +105,12 @@ impl Stage {
         if setup.is_unsound {
             options.binary = unsound::build()?;
         }
-        let cluster = ControlPlane::start(&self.assets, setup.shape)?;
+        let cluster = {
+            let _alone = self.starting.lock();
+            ControlPlane::start(&self.assets, setup.shape)?
+        };
         let namespaces: Vec<_> = namespaces.into_iter().collect();
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": namespaces});
-        cluster.kubectl(["create", "-f-"]).stdin(list.to_string()).succeed()?;
+        cluster.create(namespaces.iter().cloned())?;
         let installation = Installation::make(cluster, &options).context("modelguard was not installed")?;
         Ok((installation, namespaces))
     }

@@ -173,6 +173,13 @@ impl ControlPlane {
         self.processes.0.iter().try_for_each(Process::check)
     }
 
+    /// Creates these objects. The schemas that kubectl would ask for first may take a busy API server longer than kubectl waits.
+    pub(crate) fn create(&self, objects: impl IntoIterator<Item = Value>) -> Result<()> {
+        let items: Vec<_> = objects.into_iter().collect();
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+        self.kubectl(["create", "--validate=false", "-f-"]).stdin(list.to_string()).succeed().map(drop)
+    }
+
     fn restart(&self, name: &str) -> Result<()> {
         let process = self.processes.0.iter().find(|process| process.name() == name);
         process.with_context(|| format!("there is no {name}"))?.restart()?;
@@ -192,10 +199,7 @@ impl ControlPlane {
 
     fn add_nodes(&self) -> Result<()> {
         let node = |name| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
-        let nodes = json!({"apiVersion": "v1", "kind": "List", "items": [node("node-a"), node("node-b")]});
-        // On a busy machine the schemas that kubectl asks for first may take the API server longer than it waits.
-        let apply = self.kubectl(["apply", "-f-"]).stdin(nodes.to_string());
-        poll("the nodes are there", LONG, || apply.succeed().map(drop))?;
+        self.create([node("node-a"), node("node-b")])?;
         let timeout = format!("--timeout={}s", LONG.as_secs());
         self.kubectl(["wait", "--for=condition=Ready", "node", "--all", &timeout])
             .succeed()
