@@ -68,6 +68,9 @@ const AT_A_TIME_WEAKENED: usize = 30;
 /// What is noted of a call that failed.
 const LOST: &str = "lost";
 
+/// What is noted of a removal that leaves the entry there for as long as it may be needed.
+const RETAINED: &str = "retained";
+
 /// The entry that is fought for.
 const ENTRY: &str = "v1";
 
@@ -107,7 +110,7 @@ enum Moment {
 }
 
 /// How the entry is removed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Removal {
     Patch,
     /// Of a JSON patch.
@@ -116,7 +119,8 @@ enum Removal {
     /// A PUT of the revision that was read just before.
     BoundPut,
     Apply,
-    /// Back to what was there before the entry came, byte for byte.
+    /// By `modelguard.dev/rollback-to`, to what was there before the entry came. What may still be needed is retained then,
+    /// and goes later.
     Rollback,
     Delete,
     DeleteCollection,
@@ -125,7 +129,7 @@ enum Removal {
 }
 
 /// How a holder comes to reference the entry.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Reference {
     /// A Deployment is created.
     Deployment,
@@ -177,6 +181,8 @@ struct Report {
     void: usize,
     slowest: Duration,
     moments: BTreeMap<Moment, Tally>,
+    /// Those of which a round proves something.
+    pairs: BTreeSet<(Removal, Reference)>,
     violations: Vec<String>,
     denials: BTreeMap<String, usize>,
 }
@@ -223,7 +229,7 @@ fn no_holder_of_a_missing_entry(scene: &Scene<'_>) {
     let [idle, proof] = [Moment::Idle, Moment::Proof].map(|moment| report.moments[&moment]);
     assert!(idle.removed > 0 && idle.referenced > 0, "{report}");
     assert!(idle.removed + proof.removed >= rounds / 20, "{report}");
-    let expected = ["MG101", "MG103", "MG105", "MG106", "MG201", "MG202"];
+    let expected = ["MG101", "MG103", "MG105", "MG106", "MG201", "MG202", RETAINED];
     let odd: Vec<_> = report.denials.keys().filter(|code| !expected.contains(&code.as_str())).collect();
     assert!(odd.is_empty(), "{odd:?}");
 }
@@ -242,6 +248,9 @@ fn among_kills_and_restarts(scene: &Scene<'_>) {
     println!("races, {kills} kills and {restarts} restarts of the API server: {report}");
     report.check(rounds);
     assert!(kills > 0 && restarts > 0, "nothing happened");
+    let removed: usize = report.moments.values().map(|tally| tally.removed).sum();
+    let referenced: usize = report.moments.values().map(|tally| tally.referenced).sum();
+    assert!(removed > 0 && referenced > 0, "{report}");
 }
 
 /// What is done to modelguard and the API server meanwhile, in turns.
@@ -335,11 +344,12 @@ impl Round {
             65..80 => Moment::Settling,
             _ => Moment::Proof,
         };
-        let removal = *rng.choice(&REMOVALS).expect("a removal");
-        let reference = match *rng.choice(&REFERENCES).expect("a reference") {
-            Reference::Scale if moment == Moment::InFlight => Reference::Wake,
-            reference => reference,
-        };
+        // Every pair of the two, in turn.
+        let removal = REMOVALS[number % REMOVALS.len()];
+        let reference = REFERENCES[number / REMOVALS.len() % REFERENCES.len()];
+        // It cannot be held up.
+        let moment =
+            if reference == Reference::Scale && moment == Moment::InFlight { Moment::Settling } else { moment };
         let mut between = |from: u64, to: u64| Duration::from_millis(rng.u64(from..to));
         let start = between(0, 3_000);
         let waits = match moment {
@@ -467,10 +477,11 @@ impl Track {
 
     /// Has the entry proven Idle.
     async fn settle(&self, round: &Round) -> Result<(), kube::Error> {
+        let round = &Round { removal: Removal::Patch, ..round.clone() };
         match self.remove(round, Duration::ZERO).await {
             Err(refused) if code(&refused) == "MG103" => self.wait_for_idle(round).await,
             // It was asked before, with an answer that got lost.
-            Ok(()) => Ok(()),
+            Ok(_) => Ok(()),
             Err(other) => Err(other),
         }
     }
@@ -507,45 +518,57 @@ impl Track {
                 _ => 0,
             };
             if told == 0 || start.elapsed() > 3 * SETTLE {
-                return Answer { at, ..Answer::now(answer) };
+                return match answer {
+                    Ok(false) => Answer { at, result: Err(RETAINED.to_owned()) },
+                    answer => Answer { at, ..Answer::now(answer.map(drop)) },
+                };
             }
             sleep(round.pause(start.elapsed(), told, &mut rng)).await;
         }
     }
 
-    async fn remove(&self, round: &Round, delay: Duration) -> Result<(), kube::Error> {
+    /// Removes the entry, once; whether it is gone then.
+    async fn remove(&self, round: &Round, delay: Duration) -> Result<bool, kube::Error> {
         let name = round.catalog();
         let rest = round.content(&["other"], delay);
         let by = PatchParams::default();
         match round.removal {
             Removal::Patch => {
                 let patch = json!({"metadata": {"annotations": annotation(delay)}, "data": {ENTRY: null}});
-                self.catalogs.patch(&name, &by, &Patch::Merge(patch)).await.map(drop)
+                self.catalogs.patch(&name, &by, &Patch::Merge(patch)).await.map(|_| true)
             }
             Removal::Cut => {
                 let cut = json!([{"op": "remove", "path": format!("/data/{ENTRY}")}]);
                 let patch = Patch::<ConfigMap>::Json(serde_json::from_value(cut).expect("a patch"));
-                self.catalogs.patch(&name, &by, &patch).await.map(drop)
+                self.catalogs.patch(&name, &by, &patch).await.map(|_| true)
             }
-            Removal::Put | Removal::Rollback => {
+            Removal::Put => {
                 let rest = serde_json::from_value(rest).expect("a ConfigMap");
-                self.catalogs.replace(&name, &PostParams::default(), &rest).await.map(drop)
+                self.catalogs.replace(&name, &PostParams::default(), &rest).await.map(|_| true)
+            }
+            Removal::Rollback => {
+                let mut annotations = annotation(delay);
+                // By its number: asked for again, it is the same.
+                annotations["modelguard.dev/rollback-to"] = "1".into();
+                let patch = json!({"metadata": {"annotations": annotations}});
+                let written = self.catalogs.patch(&name, &by, &Patch::Merge(patch)).await?;
+                Ok(!written.data.is_some_and(|data| data.contains_key(ENTRY)))
             }
             Removal::BoundPut => {
                 let mut read = self.catalogs.get(&name).await?;
                 read.data.as_mut().and_then(|data| data.remove(ENTRY));
-                self.catalogs.replace(&name, &PostParams::default(), &read).await.map(drop)
+                self.catalogs.replace(&name, &PostParams::default(), &read).await.map(|_| true)
             }
-            Removal::Apply => self.catalogs.patch(&name, &owner(), &Patch::Apply(rest)).await.map(drop),
-            Removal::Delete => self.catalogs.delete(&name, &DeleteParams::default()).await.map(drop),
+            Removal::Apply => self.catalogs.patch(&name, &owner(), &Patch::Apply(rest)).await.map(|_| true),
+            Removal::Delete => self.catalogs.delete(&name, &DeleteParams::default()).await.map(|_| true),
             Removal::DeleteCollection => {
                 let only = ListParams::default().fields(&format!("metadata.name={name}"));
-                self.catalogs.delete_collection(&DeleteParams::default(), &only).await.map(drop)
+                self.catalogs.delete_collection(&DeleteParams::default(), &only).await.map(|_| true)
             }
             Removal::OptOut => {
                 let labels = json!({"modelguard.dev/catalog": null});
                 let patch = json!({"metadata": {"annotations": annotation(delay), "labels": labels}});
-                self.catalogs.patch(&name, &by, &Patch::Merge(patch)).await.map(drop)
+                self.catalogs.patch(&name, &by, &Patch::Merge(patch)).await.map(|_| true)
             }
         }
     }
@@ -706,6 +729,9 @@ impl Report {
     fn check(&self, rounds: usize) {
         assert!(self.violations.is_empty(), "a holder of a missing entry:\n{}", self.violations.join("\n"));
         assert!(self.rounds >= rounds, "{} of {rounds} rounds were played", self.rounds);
+        let pairs = REMOVALS.len() * REFERENCES.len();
+        let missed = pairs - self.pairs.len();
+        assert!(rounds < pairs || missed <= self.void, "{missed} pairs were not played: {self}");
         assert!(!self.proves_little(), "{} of {} rounds are void: nothing is proven", self.void, self.rounds);
     }
 
@@ -732,6 +758,7 @@ impl Report {
                 continue;
             }
             self.moments.entry(round.moment).or_default().add(removed, referenced);
+            self.pairs.insert((round.removal, round.reference));
             for code in [&removed.result, &referenced.result].into_iter().filter_map(|result| result.as_ref().err()) {
                 *self.denials.entry(code.clone()).or_default() += 1;
             }
@@ -765,9 +792,10 @@ impl Tally {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, rounds, void, slowest, moments, violations, denials } = self;
-        let count = violations.len();
-        writeln!(f, "{rounds} rounds, {count} violations, {void} void; slowest request {slowest:.1?}; seed {seed}")?;
+        let Self { seed, rounds, void, slowest, moments, pairs, violations, denials } = self;
+        let (count, pairs) = (violations.len(), pairs.len());
+        write!(f, "{rounds} rounds, {pairs} pairs of removal and reference, {count} violations, {void} void; ")?;
+        writeln!(f, "slowest request {slowest:.1?}; seed {seed}")?;
         writeln!(f, "  the entry is  removed  referenced  neither  both: removed first  referenced first")?;
         for (moment, tally) in moments {
             let Tally { removed, referenced, neither, removed_then_referenced, referenced_then_removed } = tally;
