@@ -50,6 +50,8 @@ pub struct Configuration {
     pub generation: i64,
     /// Why it does not protect what it should, if it does not: nothing is proven by what it lets pass.
     pub defect: Option<String>,
+    /// The same of what no proof rests on: servers and namespaces that go.
+    pub gap: Option<String>,
 }
 
 /// Which of the two.
@@ -123,7 +125,7 @@ impl Arming {
         let read = seen.into_iter().filter(|(_, seen)| seen.read.is_some());
         read.filter_map(|(which, seen)| match &seen.configuration {
             None => Some((which, None)),
-            Some(found) => Some((which, Some(found.defect.as_deref()?))),
+            Some(found) => Some((which, Some(found.defect.as_deref().or(found.gap.as_deref())?))),
         })
     }
 
@@ -191,7 +193,7 @@ mod tests {
     const S: fn(u64) -> Duration = Duration::from_secs;
 
     fn configuration(uid: &str, generation: i64) -> Option<Configuration> {
-        Some(Configuration { uid: uid.to_owned(), generation, defect: None })
+        Some(Configuration { uid: uid.to_owned(), generation, defect: None, gap: None })
     }
 
     fn stamps(namespaces: &[(&str, &str)]) -> Option<Stamps> {
@@ -274,6 +276,9 @@ mod tests {
         let open = Configuration { defect, ..configuration("v", 2).unwrap() };
         arming.configuration(Webhooks::Validating, Some(open), S(2));
         assert_eq!(epoch(&arming, S(2)).unwrap_err().why, "catalog.modelguard.dev fails open");
+        let gap = Some("it lacks scale.modelguard.dev".to_owned());
+        arming.configuration(Webhooks::Validating, Some(Configuration { gap, ..configuration("v", 2).unwrap() }), S(2));
+        assert!(epoch(&arming, S(2)).is_ok(), "no proof rests on it");
         arming.configuration(Webhooks::Validating, None, S(2));
         assert_eq!(epoch(&arming, S(2)).unwrap_err().why, "it does not exist");
     }

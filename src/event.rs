@@ -126,6 +126,11 @@ impl Event {
         std::iter::once(own).chain(of_catalog)
     }
 
+    /// Whether that is what happened: what it is about is not there.
+    pub fn is_of_what_is_missing(&self) -> bool {
+        self.news == News::Found(Kind::WebhooksMissing)
+    }
+
     /// A change of the ConfigMap that `user` asked for was judged; `None` unless it was refused for what it takes away, or
     /// passed by break-glass.
     pub fn judged(catalog: &CatalogKey, uid: &str, user: &str, decision: &Decision) -> Option<Self> {

@@ -185,8 +185,9 @@ fn what_only_a_rollback_would_need_is_no_finding_even_where_it_holds() {
 
 #[test]
 fn webhook_configurations_are_found_once_they_were_read() {
-    let sound = Configuration { uid: "u".to_owned(), generation: 1, defect: None };
+    let sound = Configuration { uid: "u".to_owned(), generation: 1, defect: None, gap: None };
     let altered = Configuration { defect: Some("catalog.modelguard.dev fails open".to_owned()), ..sound.clone() };
+    let open = Configuration { gap: Some("it lacks scale.modelguard.dev".to_owned()), ..sound.clone() };
     let said_of = |which, found: Option<Configuration>| {
         let mut arming = Arming::default();
         arming.configuration(which, found, Duration::ZERO);
@@ -196,6 +197,9 @@ fn webhook_configurations_are_found_once_they_were_read() {
     let expected = "WebhooksAltered ValidatingWebhookConfiguration guard: \
                     does not protect what it should: catalog.modelguard.dev fails open";
     assert_eq!(said_of(Webhooks::Validating, Some(altered)), [expected]);
+    let expected = "WebhooksAltered ValidatingWebhookConfiguration guard: \
+                    does not protect what it should: it lacks scale.modelguard.dev";
+    assert_eq!(said_of(Webhooks::Validating, Some(open)), [expected]);
     let expected = "WebhooksMissing MutatingWebhookConfiguration guard: does not exist, so that requests pass unseen";
     assert_eq!(said_of(Webhooks::Mutating, None), [expected]);
 }

@@ -89,7 +89,8 @@ mod tests {
 
     fn found() -> Findings {
         let mut arming = Arming::default();
-        let altered = Configuration { uid: "u".to_owned(), generation: 2, defect: Some("it lacks x".to_owned()) };
+        let altered =
+            Configuration { uid: "u".to_owned(), generation: 2, defect: Some("it lacks x".to_owned()), gap: None };
         arming.configuration(Webhooks::Mutating, Some(altered), Duration::ZERO);
         arming.configuration(Webhooks::Validating, None, Duration::ZERO);
         audit::look(&Index::default(), &arming, "modelguard")

@@ -165,11 +165,12 @@ async fn write(cluster: &Cluster, instance: &str, event: &Event, series: &Series
             }
         }
         let found = uid(cluster, &event.object, &resource).await?;
-        let Some(uid) = found.filter(|found| event.uid.as_ref().is_none_or(|meant| **meant == **found)) else {
+        let uid = found.filter(|found| event.uid.as_ref().is_none_or(|meant| **meant == **found));
+        if uid.is_none() && !event.is_of_what_is_missing() {
             // It is gone; or somebody who is no API server sent a review of what there never was.
             debug!(object = %event.object, "what an Event is about is not there");
             return Ok(None);
-        };
+        }
         let params = PostParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PostParams::default() };
         match events.create(&params, &made(event, (&resource, uid), series, instance)).await {
             Err(kube::Error::Api(status)) if is_going(&status) => Ok(None),
@@ -209,7 +210,7 @@ fn namespace(object: &Object) -> &str {
 }
 
 /// The Event as it is first written.
-fn made(event: &Event, (resource, uid): (&ApiResource, String), series: &Series, instance: &str) -> v1::Event {
+fn made(event: &Event, (resource, uid): (&ApiResource, Option<String>), series: &Series, instance: &str) -> v1::Event {
     let Event { object, news, note, .. } = event;
     v1::Event {
         metadata: ObjectMeta {
@@ -223,7 +224,7 @@ fn made(event: &Event, (resource, uid): (&ApiResource, String), series: &Series,
             kind: Some(object.kind.to_string()),
             namespace: Some(object.namespace.to_string()).filter(|namespace| !namespace.is_empty()),
             name: Some(object.name.to_string()),
-            uid: Some(uid),
+            uid,
             ..ObjectReference::default()
         }),
         type_: Some(if news.is_warning() { "Warning" } else { "Normal" }.to_owned()),
@@ -336,7 +337,7 @@ mod tests {
         let series = Series { name: None, count: 1, seen: Instant::now(), due: None, written: None };
         let posted = |event: &Event| {
             let resource = resource(&event.object.kind).unwrap();
-            let event = made(event, (&resource, "9b1d".to_owned()), &series, "modelguard-0_x");
+            let event = made(event, (&resource, Some("9b1d".to_owned())), &series, "modelguard-0_x");
             let mut posted = serde_json::to_value(event).unwrap();
             assert!(posted["eventTime"].take().is_string());
             posted

@@ -33,8 +33,11 @@ const GRACE: Duration = Duration::from_secs(5);
 trait Webhook: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + DeserializeOwned + Debug {
     const WHICH: Webhooks;
 
-    /// Why it does not protect what it should.
+    /// Why nothing is proven by what it lets pass.
     fn defect(&self) -> Option<String>;
+
+    /// What else it does not protect, and should.
+    fn gap(&self) -> Option<String>;
 }
 
 impl Webhook for MutatingWebhookConfiguration {
@@ -43,6 +46,10 @@ impl Webhook for MutatingWebhookConfiguration {
     fn defect(&self) -> Option<String> {
         defect::of_mutating(self.webhooks.as_deref().unwrap_or_default())
     }
+
+    fn gap(&self) -> Option<String> {
+        None
+    }
 }
 
 impl Webhook for ValidatingWebhookConfiguration {
@@ -50,6 +57,10 @@ impl Webhook for ValidatingWebhookConfiguration {
 
     fn defect(&self) -> Option<String> {
         defect::of_validating(self.webhooks.as_deref().unwrap_or_default())
+    }
+
+    fn gap(&self) -> Option<String> {
+        defect::of_going(self.webhooks.as_deref().unwrap_or_default())
     }
 }
 
@@ -157,6 +168,7 @@ fn configuration<K: Webhook>(object: &K) -> Configuration {
         uid: uid.clone().unwrap_or_default(),
         generation: generation.unwrap_or_default(),
         defect: object.defect(),
+        gap: object.gap(),
     }
 }
 

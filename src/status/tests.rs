@@ -21,7 +21,7 @@ impl Cluster {
         index.guard("prod", "1 2026-11-01T00:00:00Z");
         let mut arming = Arming::default();
         for which in [Webhooks::Mutating, Webhooks::Validating] {
-            let found = Configuration { uid: "u".to_owned(), generation: 1, defect: None };
+            let found = Configuration { uid: "u".to_owned(), generation: 1, defect: None, gap: None };
             arming.configuration(which, Some(found), Duration::ZERO);
         }
         Self { index, arming, servers: Vec::new() }

@@ -87,13 +87,15 @@ fn what_came_about_unseen(scene: &Scene<'_>) {
     }
 
     // Beside the ConfigMap, beside who lacks it, and where Events of what is in no namespace are.
-    let mutating = format!("mutatingwebhookconfiguration/{CONFIGURATION}");
+    let [mutating, validating] =
+        ["mutating", "validating"].map(|kind| format!("{kind}webhookconfiguration/{CONFIGURATION}"));
     for (at, object, reason, says) in [
         (namespace.as_str(), "configmap/models", "EntryMissing", "/api needs entry v1"),
         (namespace, "deployment/api", "EntryMissing", "needs entry v1, which model ConfigMap"),
         (namespace, "deployment/lost", "CatalogMissing", "/gone, which does not exist"),
         (namespace, "configmap/broken", "CatalogInvalid", broken),
         ("default", &mutating, "WebhooksAltered", "is not sent UPDATE of configmaps"),
+        ("default", &validating, "WebhooksMissing", "does not exist, so that requests pass unseen"),
     ] {
         until("it is an Event of it", || {
             let seen = scene.at.cluster.kubectl(["events", "-n", at, "--for", object]).run().ok().stdout;

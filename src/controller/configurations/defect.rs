@@ -1,7 +1,8 @@
 //! What keeps a webhook configuration from protecting what it should.
 //!
-//! An entry must be there, fail closed, and be sent everything that could change what is held. What the chart itself
-//! leaves out is let pass: namespaces that are excluded, and requests by the conditions that it names.
+//! An entry must be there, fail closed, and be sent everything that could change what is held, or take away who serves it
+//! or the namespace that it is in. What the chart itself leaves out is let pass: namespaces that are excluded, and requests
+//! by the conditions that it names.
 
 use crate::names;
 use k8s_openapi::api::admissionregistration::v1::{
@@ -46,8 +47,7 @@ const REVISION: Expected = Expected {
     conditions: &[],
 };
 
-/// What must fail closed: what they would let pass unseen could reference an entry that is Idle. Not so
-/// `scale.modelguard.dev` and `namespace.modelguard.dev`: no reference comes of what they are sent.
+/// What must fail closed: what they would let pass unseen could reference an entry that is Idle.
 const FAIL_CLOSED: [Expected; 2] = [
     Expected {
         name: "catalog.modelguard.dev",
@@ -68,9 +68,39 @@ const FAIL_CLOSED: [Expected; 2] = [
         ],
         objects: &[],
         namespaces: &[names::GUARD_LABEL],
-        conditions: &["not-kube-controller-manager", "may-change-references"],
+        conditions: WORKLOAD_CONDITIONS,
     },
 ];
+
+const WORKLOAD_CONDITIONS: &[&str] = &["not-kube-controller-manager", "may-change-references"];
+
+/// What must fail closed as well, and no proof rests on: no reference comes of servers and namespaces that go.
+const GOING: [Expected; 3] = [
+    Expected {
+        name: "workload.modelguard.dev",
+        rules: &[(&["DELETE"], APPS, &["deployments", "statefulsets", "daemonsets"])],
+        objects: &[],
+        namespaces: &[names::GUARD_LABEL],
+        conditions: WORKLOAD_CONDITIONS,
+    },
+    Expected {
+        name: "scale.modelguard.dev",
+        rules: &[(&["UPDATE"], APPS, &["deployments/scale", "statefulsets/scale"])],
+        objects: &[],
+        namespaces: &[names::GUARD_LABEL],
+        conditions: &["to-zero"],
+    },
+    Expected {
+        name: "namespace.modelguard.dev",
+        rules: &[(&["UPDATE", "DELETE"], CORE, &[NAMESPACES])],
+        objects: &[names::GUARD_LABEL],
+        namespaces: &[],
+        conditions: &["goes"],
+    },
+];
+
+/// The one resource among them that is in no namespace.
+const NAMESPACES: &str = "namespaces";
 
 /// Why a MutatingWebhookConfiguration with these entries does not protect what it should.
 pub(super) fn of_mutating(webhooks: &[MutatingWebhook]) -> Option<String> {
@@ -85,9 +115,19 @@ pub(super) fn of_mutating(webhooks: &[MutatingWebhook]) -> Option<String> {
     }
 }
 
-/// Why a ValidatingWebhookConfiguration with these entries does not protect what it should.
+/// Why a ValidatingWebhookConfiguration with these entries proves nothing.
 pub(super) fn of_validating(webhooks: &[ValidatingWebhook]) -> Option<String> {
-    FAIL_CLOSED.iter().find_map(|expected| match webhooks.iter().find(|webhook| webhook.name == expected.name) {
+    closed(&FAIL_CLOSED, webhooks)
+}
+
+/// Why one with these entries lets servers or namespaces go unseen.
+pub(super) fn of_going(webhooks: &[ValidatingWebhook]) -> Option<String> {
+    closed(&GOING, webhooks)
+}
+
+/// Why these entries do not fail closed on what is expected.
+fn closed(expected: &[Expected], webhooks: &[ValidatingWebhook]) -> Option<String> {
+    expected.iter().find_map(|expected| match webhooks.iter().find(|webhook| webhook.name == expected.name) {
         None => Some(expected.lacking()),
         // Fail is what an absent policy means.
         Some(webhook) if webhook.failure_policy.as_deref().is_some_and(|policy| policy != "Fail") => {
@@ -114,23 +154,17 @@ impl Expected {
         None.or_else(|| unsent(self.rules, sent.rules).map(|what| format!("{name} is not sent {what}")))
             .or_else(|| {
                 // Nothing but the labels: also what excludes objects, which the chart never does.
-                let label = narrowing(sent.objects, |it| self.objects.contains(&&*it.key) && it.operator == "Exists")?;
+                let label = narrowing(sent.objects, |it| is_met(it, self.objects))?;
                 Some(format!("{name} leaves out objects by their label {label}"))
             })
             .or_else(|| {
-                let label = narrowing(sent.namespaces, |it| excludes(it) || self.includes_guarded(it))?;
+                let label = narrowing(sent.namespaces, |it| excludes(it) || is_met(it, self.namespaces))?;
                 Some(format!("{name} leaves out namespaces by their label {label}"))
             })
             .or_else(|| {
                 let condition = sent.conditions.iter().find(unknown)?;
                 Some(format!("{name} leaves out requests by the condition {}", condition.name))
             })
-    }
-
-    /// Whether every namespace whose references count meets the requirement.
-    fn includes_guarded(&self, it: &LabelSelectorRequirement) -> bool {
-        let has_enabled = || it.values.iter().flatten().any(|value| value == names::GUARD_ENABLED);
-        self.namespaces.contains(&&*it.key) && (it.operator == "Exists" || it.operator == "In" && has_enabled())
     }
 }
 
@@ -143,7 +177,7 @@ fn unsent(needed: &[Rule], rules: &[RuleWithOperations]) -> Option<String> {
                 && has(rule.api_groups.as_ref(), group)
                 && has(rule.api_versions.as_ref(), version)
                 && (has(rule.resources.as_ref(), resource) || has(rule.resources.as_ref(), "*/*"))
-                && rule.scope.as_deref() != Some("Cluster")
+                && rule.scope.as_deref() != Some(if resource == NAMESPACES { "Namespaced" } else { "Cluster" })
         })
     };
     needed.iter().find_map(|(operations, group, resources)| {
@@ -151,6 +185,13 @@ fn unsent(needed: &[Rule], rules: &[RuleWithOperations]) -> Option<String> {
         let (operation, resource) = each.find(|(operation, resource)| !is_sent(operation, *group, resource))?;
         Some(format!("{operation} of {resource}"))
     })
+}
+
+/// Whether everything meets the requirement that carries one of these labels as it counts: the guard's with its one value.
+fn is_met(it: &LabelSelectorRequirement, labels: &[&str]) -> bool {
+    let has_enabled = || it.values.iter().flatten().any(|value| value == names::GUARD_ENABLED);
+    let is_enough = || it.operator == "In" && it.key == names::GUARD_LABEL && has_enabled();
+    labels.contains(&&*it.key) && (it.operator == "Exists" || is_enough())
 }
 
 /// Namespaces may be excluded: by the chart's `excludeNamespaces`, and by what a provider of clusters adds.
@@ -201,6 +242,7 @@ mod tests {
                     rule(&["UPDATE"], "", &["pods/status"]),
                     rule(&["UPDATE"], "apps", &["replicasets/scale"]),
                     versioned(&both, "argoproj.io", "v1alpha1", &["rollouts"]),
+                    rule(&["DELETE"], "apps", &["deployments", "statefulsets", "daemonsets"]),
                 ],
                 "objectSelector": {},
                 "namespaceSelector": {"matchExpressions": [guarded, excluded]},
@@ -209,10 +251,24 @@ mod tests {
                     {"name": "may-change-references", "expression": "true"},
                 ],
             },
+            {
+                "name": "scale.modelguard.dev", "failurePolicy": "Fail",
+                "rules": [rule(&["UPDATE"], "apps", &["deployments/scale", "statefulsets/scale"])],
+                "namespaceSelector": {"matchExpressions": [guarded, excluded]},
+                "matchConditions": [{"name": "to-zero", "expression": "true"}],
+            },
+            {
+                "name": "namespace.modelguard.dev", "failurePolicy": "Fail",
+                "rules": [{"operations": ["UPDATE", "DELETE"], "apiGroups": [""], "apiVersions": ["v1"],
+                           "resources": ["namespaces"], "scope": "Cluster"}],
+                "namespaceSelector": {"matchExpressions": [excluded]},
+                "objectSelector": {"matchExpressions": [guarded]},
+                "matchConditions": [{"name": "goes", "expression": "true"}],
+            },
         ])
     }
 
-    fn defect(webhooks: &Value) -> Option<String> {
+    fn entries(webhooks: &Value) -> Vec<ValidatingWebhook> {
         let complete = |webhook: &Value| {
             let mut webhook = webhook.clone();
             webhook["clientConfig"] = json!({});
@@ -221,7 +277,11 @@ mod tests {
             webhook
         };
         let all: Vec<_> = webhooks.as_array().unwrap().iter().map(complete).collect();
-        of_validating(&serde_json::from_value::<Vec<ValidatingWebhook>>(all.into()).unwrap())
+        serde_json::from_value(all.into()).unwrap()
+    }
+
+    fn defect(webhooks: &Value) -> Option<String> {
+        of_validating(&entries(webhooks))
     }
 
     #[test]
@@ -278,6 +338,45 @@ mod tests {
             ),
         ] {
             assert_eq!(defect(&with(at, &value)).as_deref(), Some(expected), "{at} {value}");
+        }
+    }
+
+    #[test]
+    fn what_lets_servers_and_namespaces_go_is_named_and_voids_no_proof() {
+        assert_eq!(of_going(&entries(&validating())), None);
+        let deleted = "workload.modelguard.dev is not sent DELETE of deployments";
+        for (at, value, expected) in [
+            ("/1/rules/7/operations", json!(["UPDATE"]), deleted),
+            ("/2/name", json!("other"), "it lacks scale.modelguard.dev"),
+            ("/2/failurePolicy", json!("Ignore"), "scale.modelguard.dev fails open"),
+            (
+                "/2/rules/0/resources",
+                json!(["deployments/scale"]),
+                "scale.modelguard.dev is not sent UPDATE of statefulsets/scale",
+            ),
+            (
+                "/2/matchConditions/0/name",
+                json!("never"),
+                "scale.modelguard.dev leaves out requests by the condition never",
+            ),
+            ("/3/name", json!("other"), "it lacks namespace.modelguard.dev"),
+            ("/3/failurePolicy", json!("Ignore"), "namespace.modelguard.dev fails open"),
+            ("/3/rules/0/operations", json!(["UPDATE"]), "namespace.modelguard.dev is not sent DELETE of namespaces"),
+            ("/3/rules/0/scope", json!("Namespaced"), "namespace.modelguard.dev is not sent UPDATE of namespaces"),
+            (
+                "/3/objectSelector/matchLabels",
+                json!({"team": "a"}),
+                "namespace.modelguard.dev leaves out objects by their label team",
+            ),
+            (
+                "/3/objectSelector/matchExpressions/0/values",
+                json!(["strictly"]),
+                "namespace.modelguard.dev leaves out objects by their label modelguard.dev/guard",
+            ),
+        ] {
+            let altered = with(at, &value);
+            assert_eq!(of_going(&entries(&altered)).as_deref(), Some(expected), "{at} {value}");
+            assert_eq!(defect(&altered), None, "{at} {value}");
         }
     }
 
