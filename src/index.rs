@@ -120,7 +120,6 @@ impl Index {
 
     /// Takes in what an object is now; says whether what is held may have changed.
     pub fn apply(&mut self, facts: Facts) -> bool {
-        let facts = facts.under(self.rollback_targets);
         let seen = self.list_of(facts.id.kind.into());
         let name = facts.id.namespace.clone();
         let needs = &mut self.needs;

@@ -14,10 +14,11 @@ mod workload;
 pub use kind::HolderKind;
 pub use pod::{
     ConfigMapKey, ConfigMapSource, Container, EnvFrom, EnvVar, EnvVarSource, KeyToPath, Projected, Projection, Spec,
-    Template, Volume, WorkloadRef,
+    Template, UpdateStrategy, Volume, WorkloadRef,
 };
 pub use workload::{
-    Condition, NoTemplate, Owner, PodTemplate, RevisionData, RollbackTarget, Workload, WorkloadMetadata, WorkloadStatus,
+    ANY_REPLICA_SET, Condition, NoTemplate, Owner, PodTemplate, RevisionData, RollbackTarget, Workload,
+    WorkloadMetadata, WorkloadStatus,
 };
 
 use serde::de::value::MapAccessDeserializer;

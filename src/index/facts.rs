@@ -1,7 +1,6 @@
 //! Facts: what the index keeps of an object, and all that it ever sees of one.
 
 use crate::catalog::{Catalog, EntryName, Format};
-use crate::guard::RollbackTargets;
 use crate::holder::ObjectId;
 use crate::names;
 use crate::object::{ConfigMap, HolderKind, Owner, RollbackTarget, Workload};
@@ -27,7 +26,8 @@ pub struct Facts {
     pub references: References,
     /// What pods may still be made from, beside its template: see [`Workload::pending_revision`].
     pub pending_revision: Option<Box<str>>,
-    /// Of an old ReplicaSet at zero: whose rollback would need that, for nothing else does, unless a Rollout goes back.
+    /// Of an old ReplicaSet at zero: whose rollback would need that, for nothing else does, unless a
+    /// Rollout goes back, or a paused Deployment goes on.
     pub rollback_target: Option<RollbackTarget>,
     /// By what the Rollout knows it that may go back to it.
     pub rollout_hash: Option<Box<str>>,
@@ -99,17 +99,6 @@ impl Facts {
         }
     }
 
-    /// What is to be kept of them where rollback targets are treated like this.
-    pub(super) fn under(self, rollback_targets: RollbackTargets) -> Self {
-        match self.rollback_target {
-            Some(_) if rollback_targets == RollbackTargets::Ignore && self.rollout_hash.is_none() => {
-                Self { references: References::default(), rollback_target: None, ..self }
-            }
-            Some(_) if self.references.is_empty() => Self { rollback_target: None, rollout_hash: None, ..self },
-            _ => self,
-        }
-    }
-
     /// As [`Facts::unreadable`], of an object in which some `modelguard.dev/uses` was found nevertheless.
     pub(super) fn salvage(id: ObjectId, reason: &str, uses: &str) -> Self {
         let references = References::salvage(reason, &id.namespace, uses);
@@ -117,7 +106,7 @@ impl Facts {
     }
 
     /// Whether a proof about `catalogs` must take the object into account, by itself or as one end of the link
-    /// between a StatefulSet and its ControllerRevision, or a Rollout and its stable ReplicaSet.
+    /// between a StatefulSet and its ControllerRevision, or a Rollout or paused Deployment and a ReplicaSet at zero.
     pub fn touches(&self, catalogs: &BTreeSet<CatalogKey>) -> bool {
         self.references.unreadable.is_some()
             || self.pending_revision.is_some()

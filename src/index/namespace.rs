@@ -9,7 +9,7 @@ use super::pods::Pods;
 use super::table::{Id, Table};
 use super::tally::Tally;
 use crate::guard::RollbackTargets;
-use crate::object::HolderKind;
+use crate::object::{ANY_REPLICA_SET, HolderKind};
 use crate::reference::References;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::collections::{BTreeSet, HashMap};
@@ -40,11 +40,12 @@ pub(super) struct Namespace {
     pods: BTreeMap<Group, Pods>,
     /// The objects of the other kinds, by set.
     templates: BTreeMap<SetId, BTreeSet<(HolderKind, Arc<str>)>>,
-    /// But for ReplicaSets at zero, which only a rollback would bring back, or the Rollout to which they are stable.
+    /// But for ReplicaSets at zero, which only a rollback would bring back, or the Rollout to which they are stable, or the
+    /// Deployment that was paused there.
     targets: BTreeMap<SetId, BTreeMap<Arc<str>, Target>>,
     /// What the others of these count for.
     rollback_targets: RollbackTargets,
-    /// StatefulSets and Rollouts that may still make pods from what is not their template, and from what.
+    /// StatefulSets, Rollouts and Deployments that may still make pods from what is not their template, and from what.
     pending: BTreeMap<HolderKind, BTreeMap<Arc<str>, Box<str>>>,
 }
 
@@ -284,7 +285,6 @@ impl Namespace {
     fn insert(&mut self, facts: Facts, seen: u32, needs: &mut Needs) -> bool {
         let kind = facts.id.kind;
         let target = Target::of(&facts);
-        let counts = target.as_ref().is_none_or(|target| self.may_hold(target));
         let name: Arc<str> = facts.id.name.into();
         let owner = facts.owner.map(|owner| self.owners.acquire(owner.into()).0);
         let set = (!facts.references.is_empty()).then(|| self.acquire(facts.references, needs));
@@ -298,7 +298,7 @@ impl Namespace {
                 self.templates.entry(set).or_default().insert((kind, name));
             }
         }
-        let holds_anything = (set.is_some() && counts) || facts.pending_revision.is_some();
+        let holds_anything = set.is_some() || facts.pending_revision.is_some();
         if let Some(revision) = facts.pending_revision {
             self.pending.entry(kind).or_default().insert(Arc::clone(&name), revision);
         }
@@ -309,13 +309,11 @@ impl Namespace {
 
     /// Takes a removed row out of all tables; says whether it held anything.
     fn unlink(&mut self, kind: HolderKind, name: &Arc<str>, object: Object, needs: &mut Needs) -> bool {
-        let mut held = object.set.is_some();
+        let held = object.set.is_some();
         if let Some(set) = object.set {
             if kind == HolderKind::Pod {
                 self.remove_pod((set, object.owner), name);
-            } else if let Some(target) = self.remove_target(kind, set, name) {
-                held = self.may_hold(&target);
-            } else {
+            } else if !self.remove_target(kind, set, name) {
                 remove_from(&mut self.templates, set, &(kind, Arc::clone(name)));
             }
             self.release(set, needs);
@@ -340,14 +338,15 @@ impl Namespace {
         }
     }
 
-    /// Gives it back if it was one.
-    fn remove_target(&mut self, kind: HolderKind, set: SetId, name: &str) -> Option<Target> {
-        let targets = self.targets.get_mut(&set).filter(|_| kind == HolderKind::ReplicaSet)?;
-        let target = targets.remove(name);
+    /// Says whether it was one.
+    fn remove_target(&mut self, kind: HolderKind, set: SetId, name: &str) -> bool {
+        let targets = self.targets.get_mut(&set).filter(|_| kind == HolderKind::ReplicaSet);
+        let Some(targets) = targets else { return false };
+        let was_one = targets.remove(name).is_some();
         if targets.is_empty() {
             self.targets.remove(&set);
         }
-        target
+        was_one
     }
 
     /// Says whether there was anything.
@@ -408,26 +407,24 @@ impl Namespace {
         kind != HolderKind::ControllerRevision || self.is_pending(HolderKind::StatefulSet, kind, name, name)
     }
 
-    /// The ReplicaSets at zero that have the references of `set` and to which their Rollouts may go back.
+    /// The ReplicaSets at zero that have the references of `set` and may come to have pods without a rollback.
     fn stable_targets_of(&self, set: SetId) -> impl Iterator<Item = &str> {
         let targets = self.targets.get(&set).into_iter().flatten();
         targets.filter(|(name, target)| self.is_stable(name, target)).map(|(name, _)| &**name)
     }
 
+    /// Whether its Rollout may go back to it, or its Deployment, which is paused at zero, go on with it.
     fn is_stable(&self, name: &str, target: &Target) -> bool {
+        let is_pending = |by, revision: &str| self.is_pending(by, HolderKind::ReplicaSet, name, revision);
         let hash = target.rollout_hash.as_deref();
-        hash.is_some_and(|hash| self.is_pending(HolderKind::Rollout, HolderKind::ReplicaSet, name, hash))
+        hash.is_some_and(|hash| is_pending(HolderKind::Rollout, hash))
+            || is_pending(HolderKind::Deployment, ANY_REPLICA_SET)
     }
 
     /// Whether the object is what its owner, of kind `by`, may still make pods from, and calls `revision`.
     fn is_pending(&self, by: HolderKind, kind: HolderKind, name: &str, revision: &str) -> bool {
         let owner = self.owner(kind, name).filter(|owner| owner.watched() == Some(by));
         owner.is_some_and(|owner| self.pending_of(by, owner.name()) == Some(revision))
-    }
-
-    /// Whether a ReplicaSet at zero holds what it needs, or may come to by a change of another object.
-    fn may_hold(&self, target: &Target) -> bool {
-        self.rollback_targets.hold() || target.rollout_hash.is_some()
     }
 
     fn is_revision_of(&self, revision: &str, stateful_set: &str) -> bool {
@@ -456,7 +453,8 @@ impl Namespace {
 impl Target {
     /// That of an object which is one.
     fn of(facts: &Facts) -> Option<Self> {
-        let target = facts.rollback_target.as_ref()?;
+        // One that needs nothing is a link at the most.
+        let target = facts.rollback_target.as_ref().filter(|_| !facts.references.is_empty())?;
         Some(Self { revision: target.revision, rollout_hash: facts.rollout_hash.clone() })
     }
 }

@@ -23,6 +23,7 @@ pub(crate) fn tests() -> Vec<Test> {
         shared("references::a_write_to_a_pods_status", a_write_to_a_pods_status),
         shared("references::a_pod_that_comes_to_use_something_else", a_pod_that_comes_to_use_something_else),
         shared("references::what_an_autoscaler_took_to_zero_holds", what_an_autoscaler_took_to_zero_holds),
+        shared("references::what_a_paused_deployment_kept_holds_at_zero", what_a_paused_deployment_kept_holds_at_zero),
         shared("references::both_halves_of_a_partitioned_update_hold", both_halves_of_a_partitioned_update_hold),
         shared("references::a_replica_set_scaled_up_from_zero", a_replica_set_scaled_up_from_zero),
         shared("references::a_finished_job_holds_nothing", a_finished_job_holds_nothing),
@@ -206,6 +207,37 @@ fn what_an_autoscaler_took_to_zero_holds(scene: &Scene<'_>) {
     remove(scene, "models", "v1").denied("MG101").says("Deployment");
     scale("--replicas=1").ok();
     scene.rolled_out("deployment/api");
+}
+
+/// What it kept is scaled up again, where its template has no ReplicaSet yet.
+fn what_a_paused_deployment_kept_holds_at_zero(scene: &Scene<'_>) {
+    scene.wait_for_account();
+    scene.create_object(keys("models", &["v1", "v2"]).to_string()).ok();
+    scene.create_object(deployment("api", 1, "models:v1").to_string()).ok();
+    scene.rolled_out("deployment/api");
+    let patch = |spec: Value| {
+        let patch = json!({"spec": spec}).to_string();
+        scene.kubectl(["patch", "deployment", "api", "--type=merge", "-p", &patch]).run().ok();
+    };
+    patch(json!({"replicas": 0}));
+    until("its pods are gone", || match &*scene.kubectl(["get", "pods", "-o", "name"]).run().ok().stdout {
+        "" => Ok(()),
+        pods => Err(pods.to_owned()),
+    });
+    let uses = json!({"metadata": {"annotations": {"modelguard.dev/uses": "models:v2"}}});
+    patch(json!({"paused": true, "template": uses}));
+    until("the template is known", || remove(scene, "models", "v2").denies("MG101"));
+    remove(scene, "models", "v1").denied("MG101").says("Deployment");
+
+    patch(json!({"replicas": 1}));
+    let path = "jsonpath={range .items[*]}{.metadata.annotations.modelguard\\.dev/uses} {end}";
+    until("a pod of the former template runs", || {
+        match &*scene.kubectl(["get", "pods", "-o", path]).run().ok().stdout {
+            "models:v1 " => Ok(()),
+            pods => Err(pods.to_owned()),
+        }
+    });
+    remove(scene, "models", "v1").denied("MG101").says("Deployment");
 }
 
 /// Below the partition, missing pods are made from the older revision.

@@ -1,7 +1,7 @@
 //! Random sequences of events, against a plain list that is gone through again for each question.
 
 use super::*;
-use crate::object::RollbackTarget;
+use crate::object::{ANY_REPLICA_SET, RollbackTarget};
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -83,7 +83,10 @@ impl Model {
         };
         let counts = match (id.kind, &facts.rollback_target) {
             (HolderKind::ControllerRevision, _) => is_pending("StatefulSet", &id.name),
-            (_, Some(_)) => facts.rollout_hash.as_ref().is_some_and(|hash| is_pending("Rollout", hash)),
+            (_, Some(_)) => {
+                facts.rollout_hash.as_ref().is_some_and(|hash| is_pending("Rollout", hash))
+                    || is_pending("Deployment", ANY_REPLICA_SET)
+            }
             (_, None) => true,
         };
         if !counts || !self.guarded.contains_key(&*id.namespace) {
@@ -219,9 +222,13 @@ fn facts() -> impl Strategy<Value = Facts> {
         let is_target = is_at_zero && id.kind == HolderKind::ReplicaSet;
         let target = |owner: &Owner| RollbackTarget { owner: owner.clone(), revision: None };
         let rollback_target = owner.as_ref().filter(|_| is_target).map(target);
-        let is_pending = matches!(id.kind, HolderKind::Rollout | HolderKind::StatefulSet);
+        let pending_revision = pending.and_then(|revision| match id.kind {
+            HolderKind::Deployment => Some(ANY_REPLICA_SET.into()),
+            HolderKind::Rollout | HolderKind::StatefulSet => Some(revision.into()),
+            _ => None,
+        });
         Facts {
-            pending_revision: pending.filter(|_| is_pending).map(Into::into),
+            pending_revision,
             rollout_hash: rollback_target.as_ref().and(hash).map(Into::into),
             id,
             owner,

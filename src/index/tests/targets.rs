@@ -5,7 +5,7 @@ use crate::catalog::Format;
 use crate::guard::RollbackTargets;
 use crate::holder::Holders;
 use crate::index::{Demand, Facts};
-use crate::object::{HolderKind, Owner, RollbackTarget};
+use crate::object::{ANY_REPLICA_SET, HolderKind, Owner, RollbackTarget};
 use crate::sharing::Sharing;
 
 fn deployment(uses: &str) -> Facts {
@@ -56,7 +56,7 @@ fn a_rollback_target_is_named_and_holds_nothing() {
     assert_eq!(index.of("v1"), Holders::default());
     assert_eq!(targets(&index, "v1"), [("api".into(), Some(1))]);
     assert_eq!(targets(&index, "v2"), [], "the Deployment needs it as it is");
-    assert!(!index.apply(old_replica_set("api-1", "v3", 1)), "nothing that is held changed");
+    assert!(index.apply(old_replica_set("api-1", "v3", 1)), "it may come to hold");
     assert_eq!(targets(&index, "v1"), []);
     assert_eq!(targets(&index, "v3"), [("api".into(), Some(1))]);
 }
@@ -76,7 +76,7 @@ fn a_rollback_target_holds_where_the_guard_says_so() {
 }
 
 #[test]
-fn a_rollback_target_that_is_ignored_is_not_kept() {
+fn a_rollback_target_that_is_ignored_is_not_named() {
     let index = rolled_out(RollbackTargets::Ignore);
     assert!(!index.holds("v1"));
     assert_eq!(targets(&index, "v1"), []);
@@ -119,6 +119,26 @@ fn what_is_stable_holds_at_zero_until_something_else_is_promoted() {
         index.apply(rollout("v2", "aaa"));
         assert!(index.delete(&rollout("v2", "aaa").id), "{mode}");
         assert_eq!(index.holds("v1"), mode.hold(), "{mode}");
+    }
+}
+
+#[test]
+fn what_a_deployment_kept_holds_while_that_is_paused_at_zero() {
+    for mode in RollbackTargets::ALL {
+        let mut index = rolled_out(mode);
+        let paused = Facts { pending_revision: Some(ANY_REPLICA_SET.into()), ..deployment("v2") };
+        assert!(index.apply(paused.clone()), "{mode}");
+        assert!(index.holds("v1"), "{mode}");
+        let holders = index.of("v1");
+        let named: Vec<_> = holders.workloads.iter().map(|it| (&*it.kind, &*it.name, it.template)).collect();
+        assert!(named.contains(&("Deployment", "api", false)), "{mode}: {named:?}");
+        assert_eq!(targets(&index, "v1"), [], "{mode}: it takes no rollback");
+
+        assert!(index.apply(deployment("v2")), "{mode}");
+        assert_eq!(index.holds("v1"), mode.hold(), "{mode}");
+        index.apply(paused.clone());
+        index.apply(old_replica_set_of("Rollout", "api-1", "v1", 1));
+        assert_eq!(index.holds("v1"), mode.hold(), "{mode}: it is another one's");
     }
 }
 
