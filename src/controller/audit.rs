@@ -41,7 +41,7 @@ pub async fn audit(cluster: Cluster, configuration: String) {
 /// One look; `None` while it is not known what is there.
 fn look(cluster: &Cluster, configuration: &str) -> Option<Findings> {
     let index = cluster.index.read();
-    index.synced().then(|| audit::look(&index, &cluster.progress.arming.read(), configuration))
+    index.missing().next().is_none().then(|| audit::look(&index, &cluster.progress.arming.read(), configuration))
 }
 
 /// What people should find beside the object, and beside the model ConfigMap if there is one.

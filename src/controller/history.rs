@@ -21,8 +21,7 @@ use crate::world::KeepError;
 use crate::world::cluster::history::{self, Meta};
 use crate::world::cluster::{Cluster, answered};
 use jiff::{SignedDuration, Timestamp};
-use kube::api::{Api, DeleteParams, DynamicObject, Preconditions};
-use kube::core::ApiResource;
+use kube::api::{DeleteParams, Preconditions};
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -119,12 +118,8 @@ fn living(index: &Index) -> Option<Living> {
 
 /// Keeps what a ConfigMap stores now.
 async fn keep(cluster: &Cluster, key: &CatalogKey) -> Result<(), KeepError> {
-    let resource = ApiResource::erase::<k8s_openapi::api::core::v1::ConfigMap>(&());
-    let api = Api::<DynamicObject>::namespaced_with(cluster.client.clone(), &key.namespace, &resource);
-    let what = || format!("ConfigMap {key}");
-    let Some(stored) = answered(what, api.get_opt(&key.name)).await? else { return Ok(()) };
-    let unread = |error| Unread::new(what(), error);
-    let json = serde_json::to_string(&stored).map_err(unread)?;
+    let Some(json) = cluster.json(key).await? else { return Ok(()) };
+    let unread = |error| Unread::new(format!("ConfigMap {key}"), error);
     let version = Version::stored(ConfigMap::parse(&json).map_err(unread)?);
     match cluster.history.keep(&Keep { config_map: key, version: &version, is_needed: false }).await {
         Err(KeepError::Going) => Ok(()),

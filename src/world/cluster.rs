@@ -22,6 +22,7 @@ use crate::names;
 use crate::object::{self, Content, HolderKind, Workload};
 use crate::policy::{
     Beside, CurrentEpoch, Declared, HoldersOf, Lift, Prospect, Requester, SharedCatalog, Stored, TargetsOf, Unread,
+    Version,
 };
 use crate::reference::{CatalogKey, Left, Server};
 use crate::retention::Retained;
@@ -164,7 +165,7 @@ impl World for Cluster {
     }
 
     fn residents(&self, namespace: &str) -> Result<Holders, Unread> {
-        let index = self.synced()?;
+        let index = self.listed()?;
         let catalogs = index.catalogs().map(|(key, facts)| {
             let format = facts.listing.as_ref().map_or(Format::Keys, |listing| listing.format);
             (key, facts.sharing(key), format)
@@ -179,10 +180,7 @@ impl World for Cluster {
     }
 
     async fn left(&self, catalog: &CatalogKey, left: &Left) -> Result<BTreeMap<EntryName, Holders>, Unread> {
-        let index = self.index.read();
-        if let Some(missing) = index.missing().next() {
-            return Err(Unread::new("the holders", format_args!("not listed yet: {missing}")));
-        }
+        let index = self.listed()?;
         let Some(facts) = index.catalog(catalog) else { return Ok(BTreeMap::new()) };
         let listing = facts.listing.as_ref();
         let listing = listing.map_err(|why| Unread::new(format!("model ConfigMap {catalog}"), why))?;
@@ -211,7 +209,19 @@ impl World for Cluster {
     }
 
     async fn keep(&self, keep: &Keep<'_>) -> Result<(), KeepError> {
-        self.history.keep(keep).await
+        if self.history.knows(keep) {
+            return Ok(());
+        }
+        // Whoever reaches the webhook can send a review that says anything; a rollback would bring it about.
+        let key = keep.config_map;
+        let unread = |why: &dyn std::fmt::Display| Unread::new(format!("ConfigMap {key}"), why);
+        let json = self.json(key).await?.ok_or_else(|| unread(&"it does not exist"))?;
+        let version = Version::stored(object::ConfigMap::parse(&json).map_err(|error| unread(&error))?);
+        let stored = Keep { config_map: key, version: &version, is_needed: keep.is_needed };
+        if (stored.uid(), stored.number(), stored.name()) != (keep.uid(), keep.number(), keep.name()) {
+            return Err(unread(&"what is stored is another revision than the review says").into());
+        }
+        self.history.keep(&stored).await
     }
 
     async fn is_beside(&self, beside: &Beside) -> Result<bool, Unread> {
@@ -228,8 +238,17 @@ impl World for Cluster {
 impl Cluster {
     /// The index, once it knows every kind of holder.
     fn synced(&self) -> Result<RwLockReadGuard<'_, Index>, Unread> {
+        self.index_if(Index::synced)
+    }
+
+    /// The index, once it knows every kind of holder and all model ConfigMaps.
+    fn listed(&self) -> Result<RwLockReadGuard<'_, Index>, Unread> {
+        self.index_if(|index| index.missing().next().is_none())
+    }
+
+    fn index_if(&self, is_ready: impl Fn(&Index) -> bool) -> Result<RwLockReadGuard<'_, Index>, Unread> {
         let index = self.index.read();
-        if index.synced() {
+        if is_ready(&index) {
             return Ok(index);
         }
         let missing: Vec<_> = index.missing().map(|source| source.to_string()).collect();
@@ -262,12 +281,8 @@ impl Cluster {
         key: &CatalogKey,
         wanted: &BTreeSet<EntryName>,
     ) -> Result<Option<(String, BTreeSet<EntryName>)>, LiftError> {
-        let found = self.config_maps(key);
-        let Some(found) = answered(|| format!("ConfigMap {key}"), found.get_opt(&key.name)).await? else {
-            return Ok(None);
-        };
+        let Some(json) = self.json(key).await? else { return Ok(None) };
         let unreadable = |error: &dyn std::fmt::Display| Unread::new(format!("ConfigMap {key}"), error);
-        let json = serde_json::to_string(&found).map_err(|error| unreadable(&error))?;
         let object = object::ConfigMap::parse(&json).map_err(|error| unreadable(&error))?;
         let restoration = healing::restorable(&object, wanted, jiff::Timestamp::now());
         let entries = restoration.map_err(|error| unreadable(&error))?.entries;
@@ -277,6 +292,18 @@ impl Cluster {
         let annotations = written.annotations.unwrap_or_default();
         let retained = Retained::parse(annotations.get(names::RETAINED).map(String::as_str));
         Ok(Some((uid.to_string(), entries.intersection(retained.entries()).cloned().collect())))
+    }
+
+    /// A ConfigMap as it is stored, with all of its fields; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Unread`] if it could not be read.
+    pub async fn json(&self, key: &CatalogKey) -> Result<Option<String>, Unread> {
+        let resource = ApiResource::erase::<ConfigMap>(&());
+        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), &key.namespace, &resource);
+        let what = || format!("ConfigMap {key}");
+        let Some(found) = answered(what, api.get_opt(&key.name)).await? else { return Ok(None) };
+        serde_json::to_string(&found).map(Some).map_err(|error| Unread::new(what(), error))
     }
 
     /// Sets one annotation, or removes it where `None`; gives the metadata that is stored then.

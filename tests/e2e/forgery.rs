@@ -5,6 +5,11 @@ use crate::support::builders::{deployment, keys, manifest};
 use crate::support::kubectl::Output;
 use crate::support::namespace::Namespace;
 use crate::support::wait::until;
+use anyhow::Result;
+use axum::http::Request;
+use axum::http::header::CONTENT_TYPE;
+use kube::config::KubeConfigOptions;
+use kube::{Client, Config};
 use serde_json::{Value, json};
 use std::thread;
 
@@ -18,6 +23,7 @@ pub(crate) fn tests() -> Vec<Test> {
         shared("forgery::usage_at_creation_is_dropped", usage_at_creation_is_dropped),
         shared("forgery::usage_in_an_update_is_dropped", usage_in_an_update_is_dropped),
         shared("forgery::revisions_are_ours", revisions_are_ours),
+        shared("forgery::reviews_of_strangers_keep_nothing", reviews_of_strangers_keep_nothing),
         shared("forgery::an_entry_that_comes_back_is_in_use", an_entry_that_comes_back_is_in_use),
         shared("forgery::opting_out_and_in_again_proves_nothing", opting_out_and_in_again_proves_nothing),
         own("forgery::a_namespace_that_opts_in_during_a_removal", slow, a_namespace_that_opts_in_during_a_removal),
@@ -88,6 +94,47 @@ fn revisions_are_ours(scene: &Scene<'_>) {
     assert_eq!(annotations(scene, "models"), updated);
 }
 
+/// Whoever reaches its port can send it a review of what was never stored: no rollback brings that about.
+fn reviews_of_strangers_keep_nothing(scene: &Scene<'_>) {
+    let namespace = &scene.namespace.name;
+    scene.create_object(keys("models", &["v1"]).to_string()).ok();
+    let kept = || {
+        let of = ["get", "controllerrevisions", "-l", "modelguard.dev/history-of=models", "-o", "json"];
+        scene.kubectl(of).run().json()["items"].clone()
+    };
+    until("its first revision is kept", || {
+        if kept().as_array().is_some_and(|it| it.len() == 1) { Ok(()) } else { Err(kept()) }
+    });
+    let before = kept();
+
+    let stored = scene.get("configmap", "models");
+    let forged = |data: Value| {
+        let mut object = stored.clone();
+        object["data"] = data;
+        object
+    };
+    let review = |operation: &str, old: Value, new: Value| {
+        json!({
+            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+            "request": {
+                "uid": "705ab4f5", "operation": operation, "name": "models", "namespace": namespace,
+                "kind": {"group": "", "version": "v1", "kind": "ConfigMap"},
+                "resource": {"group": "", "version": "v1", "resource": "configmaps"},
+                "userInfo": {"username": "stranger"}, "oldObject": old, "object": new,
+            },
+        })
+    };
+    let send = |path: &str, review: &Value| ask(scene, path, review).expect("modelguard answers")["response"].clone();
+    let update = review("UPDATE", forged(json!({"v1": "evil"})), forged(json!({"v1": "evil", "v2": ""})));
+    let answer = send("/mutate?timeout=5s", &update);
+    assert_eq!(answer["allowed"], true, "the annotation keeps it, for whoever sends it back: {answer:#}");
+    let deletion = send("/validate?timeout=5s", &review("DELETE", forged(json!({})), Value::Null));
+    let message = deletion["status"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("what is stored is another revision than the review says"), "{deletion:#}");
+    assert_eq!((&deletion["allowed"], &deletion["status"]["code"]), (&false.into(), &503.into()), "{deletion:#}");
+    assert_eq!(kept(), before);
+}
+
 fn an_entry_that_comes_back_is_in_use(scene: &Scene<'_>) {
     scene.armed();
     scene.create_object(keys("models", &["v1", "v2"]).to_string()).ok();
@@ -138,6 +185,28 @@ fn a_namespace_that_opts_in_during_a_removal(scene: &Scene<'_>) {
 }
 
 // === steps ===
+
+/// What modelguard answers to a review that no API server sent.
+fn ask(scene: &Scene<'_>, path: &str, review: &Value) -> Result<Value> {
+    let modelguard = &scene.at.modelguard;
+    let cluster = json!({
+        "server": format!("https://{}", modelguard.first().listen()),
+        "certificate-authority": modelguard.certificates().authority(),
+        "tls-server-name": "localhost",
+    });
+    let kubeconfig = serde_json::from_value(json!({
+        "clusters": [{"name": "it", "cluster": cluster}],
+        "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
+        "users": [{"name": "it", "user": {}}],
+        "current-context": "it",
+    }))?;
+    let request = Request::post(path).header(CONTENT_TYPE, "application/json").body(review.to_string().into_bytes())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        Ok(Client::try_from(config)?.request(request).await?)
+    })
+}
 
 /// Usage that says v1 may go: in the epoch that is, and in one that is not.
 fn forged(scene: &Scene<'_>) -> Vec<(&'static str, String)> {

@@ -66,18 +66,21 @@ impl Archive {
     }
 
     /// Whether this revision is known to be kept.
-    pub fn keeps(&self, namespace: &str, name: &str, uid: &str, number: u64) -> bool {
-        let found = self.known.get(&ObjectRef::new(name).within(namespace));
+    pub fn knows(&self, keep: &Keep<'_>) -> bool {
+        let found = self.known.get(&ObjectRef::new(&keep.name()).within(&keep.config_map.namespace));
+        let (uid, number) = (keep.uid(), keep.number());
         found.is_some_and(|meta| written(&meta).iter().any(|it| (&*it.uid, it.revision) == (uid, number)))
     }
 
+    /// Keeps a revision that is stored, unless it is kept already.
+    ///
+    /// # Errors
     /// As [`World::keep`](crate::world::World::keep).
     pub async fn keep(&self, keep: &Keep<'_>) -> Result<(), KeepError> {
-        let name = keep.name();
-        if self.keeps(&keep.config_map.namespace, &name, keep.uid(), keep.number()) {
+        if self.knows(keep) {
             return Ok(());
         }
-        let kept = keep.kept();
+        let (name, kept) = (keep.name(), keep.kept());
         let object = object(&name, &kept);
         for _ in 0..ATTEMPTS {
             match self.create(&kept, &object).await? {
