@@ -18,7 +18,7 @@ pub(super) fn needs(change: &NamespaceChange, terms: &Terms) -> Needs {
     match change.departure {
         None => Needs { may_override, ..Needs::default() },
         Some(Departure::Deletion) => Needs { may_override, shared_by: name(), ..Needs::default() },
-        Some(Departure::OptOut) => Needs { may_override, residents_of: name(), ..Needs::default() },
+        Some(Departure::OptOut) => Needs { may_override, residents_of: name(), shared_by: name(), ..Needs::default() },
     }
 }
 
@@ -41,12 +41,11 @@ pub(super) fn decide(change: &NamespaceChange, facts: &Facts, terms: &Terms) -> 
 
 /// MG401: what others need stays. MG103: that nobody does takes its proof.
 fn deletion(change: &NamespaceChange, facts: &Facts, terms: &Terms) -> (Decision, Holders) {
-    let shared = match facts.shared.as_ref() {
-        Some(Ok(shared)) => shared,
-        Some(Err(unread)) => return unread_of(change, unread),
-        None => return unread_of(change, &Unread::new("the model ConfigMaps of the namespace", "were not read")),
+    let shared = match shared(facts) {
+        Ok(shared) => shared,
+        Err(unread) => return unread_of(change, &unread),
     };
-    let holders = shared.iter().map(|it| &it.elsewhere).fold(Holders::default(), Holders::merge);
+    let holders = elsewhere(shared);
     let needed: Vec<_> = shared.iter().filter(|it| !it.elsewhere.is_empty()).collect();
     if !needed.is_empty() {
         return (message::namespace::in_use(change, &needed).into(), holders);
@@ -61,14 +60,34 @@ fn deletion(change: &NamespaceChange, facts: &Facts, terms: &Terms) -> (Decision
     (Decision { close: wanted, ..Decision::from(denial) }, holders)
 }
 
-/// MG402: the references of a namespace count while it carries the label, so it stays while there are any.
+/// MG402: the references of a namespace count while it carries the label, so it stays while there are any; and while others
+/// need its catalogs, for without it nobody is asked when it is deleted.
 fn opt_out(change: &NamespaceChange, facts: &Facts) -> (Decision, Holders) {
+    let shared = match shared(facts) {
+        Ok(shared) => shared,
+        Err(unread) => return unread_of(change, &unread),
+    };
+    let needed: Vec<_> = shared.iter().filter(|it| !it.elsewhere.is_empty()).collect();
+    if !needed.is_empty() {
+        return (message::namespace::opt_out_of_deletion(change, &needed).into(), elsewhere(shared));
+    }
     match facts.residents.as_ref() {
         Some(Ok(residents)) if residents.is_empty() => (Decision::default(), Holders::default()),
         Some(Ok(residents)) => (message::namespace::opt_out(change, residents).into(), residents.clone()),
         Some(Err(unread)) => unread_of(change, unread),
         None => unread_of(change, &Unread::new("the holders", "were not read")),
     }
+}
+
+/// The catalogs that others may reference.
+fn shared(facts: &Facts) -> Result<&[SharedCatalog], Unread> {
+    let shared = facts.shared.as_ref();
+    let shared = shared.ok_or_else(|| Unread::new("the model ConfigMaps of the namespace", "were not read"))?;
+    shared.as_deref().map_err(Clone::clone)
+}
+
+fn elsewhere(shared: &[SharedCatalog]) -> Holders {
+    shared.iter().map(|it| &it.elsewhere).fold(Holders::default(), Holders::merge)
 }
 
 fn unread_of(change: &NamespaceChange, unread: &Unread) -> (Decision, Holders) {
@@ -182,13 +201,31 @@ mod tests {
 
     #[test]
     fn the_label_stays_while_workloads_hold_entries() {
-        let facts = |residents| Facts { residents: Some(Ok(residents)), ..Facts::default() };
+        let facts =
+            |residents| Facts { residents: Some(Ok(residents)), shared: Some(Ok(Vec::new())), ..Facts::default() };
         let (code, status, message) = judged(&change(Departure::OptOut), &facts(app()));
         assert_eq!((code, status), ("MG402", 403));
         assert_eq!(
             message,
             "[MG402] Namespace models: its workloads would no longer be guarded; entries are still used by the pod template \
              of Deployment prod/api.\nTake their references away first, or keep the label modelguard.dev/guard=enabled."
+        );
+        assert_eq!(judged(&change(Departure::OptOut), &facts(Holders::default())).1, 200);
+    }
+
+    #[test]
+    fn the_label_stays_while_others_need_its_catalogs() {
+        let facts = |elsewhere| {
+            let residents = Some(Ok(Holders::default()));
+            Facts { residents, ..shared(elsewhere, true, Prospect::Moving(LONG)) }
+        };
+        let (code, status, message) = judged(&change(Departure::OptOut), &facts(app()));
+        assert_eq!((code, status), ("MG402", 403));
+        assert_eq!(
+            message,
+            "[MG402] Namespace models: nothing would keep it from being deleted any more, and with it model ConfigMap \
+             models/extraction, which is still used by the pod template of Deployment prod/api.\nMove these workloads to \
+             another catalog first, or keep the label modelguard.dev/guard=enabled. See: kubectl modelguard status -n models"
         );
         assert_eq!(judged(&change(Departure::OptOut), &facts(Holders::default())).1, 200);
     }

@@ -8,6 +8,9 @@ use crate::support::wait::until;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
+/// Δ, as installations of these tests have it.
+const SETTLE: SignedDuration = SignedDuration::from_secs(2);
+
 pub(crate) fn tests() -> Vec<Test> {
     // Namespaces that come and go are changes of the epoch, which void the proofs of everybody else.
     let alone = |name: &str, body: fn(&Scene<'_>)| own(name, Setup::default(), body);
@@ -29,14 +32,19 @@ fn one_whose_catalogs_others_need_stays(scene: &Scene<'_>) {
         .says("would remove model ConfigMap")
         .says("which is still used by the pod template of Deployment")
         .says("move these workloads to another catalog (step 2) first");
+    // Nor does it leave the guard, after which nobody would be asked.
+    let opt_out = ["label", "namespace", &shared.name, "modelguard.dev/guard-"];
+    shared.kubectl(opt_out).run().denied("MG402").says("nothing would keep it from being deleted any more");
 
     scene.kubectl(["delete", "deployment", "api"]).run().ok();
     until("nobody is known to use it", || deletion(&shared).args(["--dry-run=server"]).run().denies("MG103"));
     assert_eq!(mark(&shared), Value::Null, "a rehearsal writes nothing");
     // kubectl is told to wait, does, and goes on by itself.
     deletion(&shared).run().ok();
-    let statuses: Vec<_> = shared_answers(scene, &shared).into_iter().filter(|it| it.0 == "delete").collect();
-    assert!(statuses.iter().any(|it| it.1 == 429), "{statuses:?}");
+    let answers = deletions(scene, &shared);
+    let first = |status: u64| answers.iter().find(|(_, it)| *it == status).map(|(at, _)| *at);
+    let waited = first(200).zip(first(429)).map(|(passed, held)| passed.duration_since(held));
+    assert!(waited.is_some_and(|waited| waited > SETTLE), "{waited:?}: {answers:?}");
     until("it is gone", || match shared.kubectl(["get", "namespace", &shared.name]).run() {
         gone if gone.to_string().contains("NotFound") => Ok(()),
         there => Err(there.to_string()),
@@ -48,7 +56,8 @@ fn a_deletion_that_was_given_up_is_forgotten(scene: &Scene<'_>) {
     scene.armed();
     until("the deletion is held", || {
         deletion(&shared).args(["--request-timeout=1s"]).run();
-        if mark(&shared) == Value::Null { Err("no mark") } else { Ok(()) }
+        let marks = ["models", "more"].map(|catalog| mark_of(&shared, catalog));
+        if marks.contains(&Value::Null) { Err(format!("{marks:?}")) } else { Ok(()) }
     });
     // While it may go, nobody may come to need it; the app of its own namespace goes with it, and may.
     scene.create_object(app(&shared).to_string()).denied("MG202").says("whose namespace is about to be deleted");
@@ -103,8 +112,10 @@ fn one_that_is_going_is_never_held_up(scene: &Scene<'_>) {
         let phase = scene.kubectl(["get", "namespace", &own.name, "-o", "jsonpath={.status.phase}"]).run().to_string();
         if phase.contains("Terminating") { Ok(()) } else { Err(phase) }
     });
-    // With nobody there to ask, it goes nevertheless.
+    // With nobody there to ask as well.
+    scene.at.modelguard.first().kill();
     deletion(&own).args(["--wait=false"]).run().ok();
+    scene.at.modelguard.first().restart().expect("it starts");
     own.kubectl(["patch", "configmap", "models", "--type=merge", r#"-p={"metadata":{"finalizers":null}}"#]).run().ok();
     until("it is gone", || match scene.kubectl(["get", "namespace", &own.name]).run() {
         gone if gone.to_string().contains("NotFound") => Ok(()),
@@ -114,16 +125,18 @@ fn one_that_is_going_is_never_held_up(scene: &Scene<'_>) {
 
 // === what is there, and what is done ===
 
-/// A guarded namespace that shares a catalog with the scene's.
+/// A guarded namespace that shares two catalogs with the scene's.
 fn sharing<'a>(scene: &Scene<'a>) -> Namespace<'a> {
     let shared = Namespace::create(&scene.at.cluster, "namespaces::shared", true);
-    let mut models = keys("models", &["v1"]);
-    models["metadata"]["annotations"] = serde_json::json!({"modelguard.dev/shared-with": scene.namespace.name});
-    shared.create_object(models.to_string()).ok();
+    for name in ["models", "more"] {
+        let mut models = keys(name, &["v1"]);
+        models["metadata"]["annotations"] = serde_json::json!({"modelguard.dev/shared-with": scene.namespace.name});
+        shared.create_object(models.to_string()).ok();
+    }
     shared
 }
 
-/// A Deployment that uses it.
+/// A Deployment that uses the first.
 fn app(shared: &Namespace<'_>) -> Value {
     deployment("api", 0, &format!("{}/models:v1", shared.name))
 }
@@ -132,19 +145,24 @@ fn deletion(namespace: &Namespace<'_>) -> Tool {
     namespace.kubectl(["delete", "namespace", &namespace.name])
 }
 
-/// What the catalog says of being closed.
+/// What the first catalog says of being closed.
 fn mark(shared: &Namespace<'_>) -> Value {
-    let models = shared.get("configmap", "models");
+    mark_of(shared, "models")
+}
+
+fn mark_of(shared: &Namespace<'_>, catalog: &str) -> Value {
+    let models = shared.get("configmap", catalog);
     let usage = models["metadata"]["annotations"]["modelguard.dev/usage"].as_str().unwrap_or("{}");
     serde_json::from_str::<Value>(usage).expect("JSON")["closing"].clone()
 }
 
-/// What the API server answered about the namespace.
-fn shared_answers(scene: &Scene<'_>, shared: &Namespace<'_>) -> Vec<(String, u64)> {
+/// When the API server was asked to delete the namespace, and what it answered (a rehearsal with 403).
+fn deletions(scene: &Scene<'_>, shared: &Namespace<'_>) -> Vec<(Timestamp, u64)> {
     let events = scene.at.cluster.audit_events(&shared.name);
-    let about = events
-        .iter()
-        .filter(|event| event["objectRef"]["resource"] == "namespaces" && event["stage"] == "ResponseComplete");
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    about.map(|it| (text(&it["verb"]), it["responseStatus"]["code"].as_u64().unwrap_or_default())).collect()
+    let is_meant = |event: &&Value| event["objectRef"]["resource"] == "namespaces" && event["verb"] == "delete";
+    let answer = |event: &Value| {
+        let at = event["requestReceivedTimestamp"].as_str().and_then(|at| at.parse().ok());
+        (at.expect("a time"), event["responseStatus"]["code"].as_u64().unwrap_or_default())
+    };
+    events.iter().filter(is_meant).map(answer).collect()
 }

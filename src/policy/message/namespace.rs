@@ -1,6 +1,7 @@
 //! What is said to whoever takes a namespace away.
 
-use super::{NAMES, cause, causes, denial, list, pace, see, used_by};
+use super::settling::pace;
+use super::{NAMES, cause, causes, denial, list, see, used_by};
 use crate::guard::Guard;
 use crate::holder::Holders;
 use crate::names;
@@ -8,15 +9,29 @@ use crate::policy::{Code, Denial, NamespaceChange, Prospect, SharedCatalog};
 
 /// MG401: others need its catalogs.
 pub(in crate::policy) fn in_use(change: &NamespaceChange, needed: &[&SharedCatalog]) -> Denial {
+    let next = "This is step 3 (remove) of a release; move these workloads to another catalog (step 2) first.";
+    needed_elsewhere(change, Code::NamespaceInUse, "deleting it would remove", needed, next)
+}
+
+/// MG402: others need its catalogs, and without the label it could be deleted with them.
+pub(in crate::policy) fn opt_out_of_deletion(change: &NamespaceChange, needed: &[&SharedCatalog]) -> Denial {
+    let next = format!(
+        "Move these workloads to another catalog first, or keep the label {}={}.",
+        names::GUARD_LABEL,
+        names::GUARD_ENABLED
+    );
+    let what = "nothing would keep it from being deleted any more, and with it";
+    needed_elsewhere(change, Code::NamespaceOptOut, what, needed, &next)
+}
+
+fn needed_elsewhere(change: &NamespaceChange, code: Code, what: &str, needed: &[&SharedCatalog], next: &str) -> Denial {
     let fact = |it: &SharedCatalog| format!("model ConfigMap {}, which is {}", it.key, used_by(&it.elsewhere));
-    let mut what = format!("deleting it would remove {}", needed.first().map(|it| fact(it)).unwrap_or_default());
+    let mut what = format!("{what} {}", needed.first().map(|it| fact(it)).unwrap_or_default());
     if let more @ 1.. = needed.len().saturating_sub(1) {
         let others = list(needed.iter().skip(1).map(|it| &it.key), NAMES);
         what = format!("{what}; so {} {more} more: {others}", if more == 1 { "is" } else { "are" });
     }
-    let next = "This is step 3 (remove) of a release; move these workloads to another catalog (step 2) first.";
     let causes = causes(needed, |it| cause(&it.key, &fact(it)));
-    let code = Code::NamespaceInUse;
     let denial = denial(code, code.status(), &subject(change), &format!("{what}."), next, causes);
     see(denial, &place(change))
 }
