@@ -1,4 +1,5 @@
-//! A namespace that goes, and a reference from another one: what `usage/closing.rs` says, in every order.
+//! A namespace that goes, and a reference from another one: what `policy/namespace.rs`, `policy/workload.rs` and
+//! `usage/closing.rs` say, in every order.
 //!
 //! ```text
 //!   DELETE of the namespace: judged by the catalog as it is ──at most Δ──▶ committed, or never
@@ -7,9 +8,22 @@
 //! ```
 //! Time goes on one tick, or until a Closed catalog is given up; Δ is two ticks.
 
+use jiff::Timestamp;
+use modelguard::catalog::Format;
+use modelguard::guard::Guard;
+use modelguard::holder::{Hold, Holders, ObjectId, Workload as Holding};
+use modelguard::object::{Content, HolderKind, Workload};
+use modelguard::policy::{
+    self, BreakGlass, Caller, Declared, Departure, Facts, NamespaceChange, Prospect, Request, SharedCatalog, Stored,
+    Terms, WorkloadChange,
+};
+use modelguard::reference::CatalogKey;
+use modelguard::sharing::Sharing;
 use modelguard::usage::{Epoch, Settler, SettlingId, Usage, View};
+use serde_json::json;
 use stateright::{Checker as _, Model, Property};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 const DELTA: u64 = 2;
@@ -108,10 +122,10 @@ impl State {
 
     /// Judges a DELETE; one that is denied asks for the proof, which is begun then.
     fn ask(&mut self, variant: Variant) {
-        let passes = self.usage.is_closed(&self.epoch()) || (variant == Variant::Impatient && self.usage.is_closing());
-        if passes {
+        let (passes, closes) = deletion(&self.usage, &self.epoch(), self.is_known);
+        if passes || (variant == Variant::Impatient && self.usage.is_closing()) {
             self.deletion = Some(self.now);
-        } else if !self.is_known {
+        } else if closes {
             let (epoch, id) = (self.epoch(), self.id());
             self.write(self.usage.close(&epoch, id));
         }
@@ -199,8 +213,14 @@ impl Model for Cluster {
                 state.deletion = None;
                 state.is_gone = true;
             }
-            Step::Refer if state.usage.is_closing() && self.variant != Variant::UnmarkedReference => return None,
-            Step::Refer => state.reference = Some(state.now),
+            Step::Refer => {
+                let unmarked = Usage::default();
+                let seen = if self.variant == Variant::UnmarkedReference { &unmarked } else { &state.usage };
+                if !may_refer(seen, &state.epoch()) {
+                    return None;
+                }
+                state.reference = Some(state.now);
+            }
             Step::CommitReference => {
                 state.reference = None;
                 state.is_referenced = true;
@@ -262,4 +282,74 @@ fn what_is_left_out_of_it_is_found_out() {
         let way = broken.unwrap_or_else(|| panic!("{variant:?} was not found out in {states} states"));
         println!("closing, {variant:?}: found out after {states} states: {way}");
     }
+}
+
+// === the real rules ===
+
+/// Whether a DELETE of the namespace passes, and whether its catalog is to be closed, where the index knows that the catalog is
+/// needed from elsewhere, or that it is not.
+fn deletion(usage: &Usage, epoch: &Epoch, is_needed: bool) -> (bool, bool) {
+    let elsewhere = if is_needed { APP.clone() } else { Holders::default() };
+    let prospect = Prospect::Moving(Duration::from_secs(DELTA));
+    let shared = SharedCatalog { key: key(), elsewhere, closed: usage.is_closed(epoch), prospect };
+    let facts = Facts { shared: Some(Ok(vec![shared])), ..Facts::default() };
+    let (break_glass, caller) = (BreakGlass::default(), Caller::default());
+    let departure = Some(Departure::Deletion);
+    let change = NamespaceChange { name: "models".into(), departure, going: false, break_glass, caller };
+    let decision = policy::decide(&Request::Namespace(change), &facts, &terms(epoch));
+    (decision.allowed(), !decision.close.is_empty())
+}
+
+/// Whether a workload of another namespace may come to reference the catalog.
+fn may_refer(usage: &Usage, epoch: &Epoch) -> bool {
+    let stored = Stored { usage: usage.clone(), ..CATALOG.clone() };
+    let facts = Facts {
+        catalogs: [(key(), Ok(Some(stored)))].into(),
+        terminating: [("models".into(), Ok(false))].into(),
+        ..Facts::default()
+    };
+    policy::decide(&Request::Workload(REFERENCE.clone().into()), &facts, &terms(epoch)).allowed()
+}
+
+static CATALOG: LazyLock<Stored> = LazyLock::new(|| {
+    let content = Content { data: [("v1", "weights")].into_iter().collect(), ..Content::default() };
+    Stored {
+        resource_version: "1".to_owned(),
+        deleting: false,
+        declared: Declared::read(Some(&Format::Keys.to_string()), &content),
+        usage: Usage::default(),
+        hold: Hold::default(),
+        sharing: Sharing::new("models", Some("prod")),
+    }
+});
+
+static REFERENCE: LazyLock<WorkloadChange> = LazyLock::new(|| {
+    let id = ObjectId { kind: HolderKind::Deployment, namespace: "prod".into(), name: "api".into() };
+    let annotations = json!({"modelguard.dev/uses": "models/extraction:v1"});
+    let template = json!({"metadata": {"annotations": annotations}, "spec": {"containers": []}});
+    let app = json!({"metadata": {"name": "api", "namespace": "prod"}, "spec": {"template": template}});
+    let app = Workload::parse(&app.to_string()).unwrap();
+    WorkloadChange::new(id, None, &app, Caller::default(), Guard::default())
+});
+
+static APP: LazyLock<Holders> = LazyLock::new(|| {
+    let app = Holding {
+        kind: "Deployment".into(),
+        namespace: "prod".into(),
+        name: "api".into(),
+        template: true,
+        pods: 0,
+        pod_names: Vec::new(),
+        rollback_target: None,
+        unreadable: None,
+    };
+    Holders { workloads: vec![app], workloads_total: 1, pods_total: 0 }
+});
+
+fn key() -> CatalogKey {
+    CatalogKey::new("models", "extraction")
+}
+
+fn terms(epoch: &Epoch) -> Terms {
+    Terms { epoch: Ok(epoch.clone()), guard: Guard::default(), now: Timestamp::UNIX_EPOCH }
 }
