@@ -24,6 +24,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use thiserror::Error;
 
+/// The most references of one object: each that is added is read when it is admitted, and an index keeps all.
+const MOST: usize = 1000;
+
 /// The longest reason that is kept, in characters: a denial is under 1,000, and an index keeps reasons.
 const LONGEST_REASON: usize = 400;
 
@@ -93,6 +96,8 @@ enum Unreadable {
     Item(#[from] InvalidItem),
     #[error("expected the name of a ConfigMap, found none")]
     NoName,
+    #[error("expected at most {MOST} references, found more")]
+    TooMany,
     #[error("ConfigMap {config_map:?}: expected a key, but it {problem}")]
     Key { config_map: String, problem: InvalidName },
 }
@@ -190,6 +195,10 @@ impl FromIterator<Result<Reference, Unreadable>> for References {
         let mut needs = BTreeSet::new();
         let mut problems = Problems::default();
         for one in all {
+            if needs.len() >= MOST {
+                problems.add(&Unreadable::TooMany);
+                break;
+            }
             match one {
                 Ok(reference) => {
                     needs.insert(reference);

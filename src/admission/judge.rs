@@ -18,7 +18,11 @@ use crate::revision::Keep;
 use crate::usage::Epoch;
 use crate::world::{KeepError, LiftError, World};
 use futures::future::{OptionFuture, join_all};
+use futures::stream::{self, StreamExt as _};
 use jiff::Timestamp;
+
+/// How many reads of one kind are under way at once for one request: each is a connection to the API server.
+const AT_ONCE: usize = 16;
 
 /// Judges what `who` requests in `world`, and writes what must be written before it may be allowed.
 pub(super) async fn judge<W: World>(world: &W, request: &mut Request<'_>, who: &UserInfo<'_>) -> Decision {
@@ -131,14 +135,15 @@ async fn decide<W: World>(world: &W, request: &Request<'_>, who: &UserInfo<'_>) 
 
 /// Adds what is needed; the servers are listed when the ConfigMaps have been read, and not before.
 async fn gather<W: World>(world: &W, needs: &Needs, who: &UserInfo<'_>, facts: &mut Facts) {
-    let catalogs = needs.catalogs.iter().map(async |key| (key.clone(), world.catalog(key).await));
-    let terminating = needs.namespaces.iter().map(async |name| (name.clone(), world.terminating(name).await));
+    let catalogs: Vec<_> = needs.catalogs.iter().map(async |key| (key.clone(), world.catalog(key).await)).collect();
+    let namespaces = needs.namespaces.iter();
+    let terminating: Vec<_> = namespaces.map(async |name| (name.clone(), world.terminating(name).await)).collect();
     let may_override = OptionFuture::from(
         needs.may_override.as_ref().map(async |namespace| world.may_override(&who.requester(), namespace).await),
     );
     let shared = OptionFuture::from(needs.shared_by.as_ref().map(|namespace| world.shared_by(namespace)));
     let (catalogs, terminating, may_override, shared) =
-        tokio::join!(join_all(catalogs), join_all(terminating), may_override, shared);
+        tokio::join!(some_at_once(catalogs), some_at_once(terminating), may_override, shared);
     if let Some(beside) = &needs.beside {
         facts.beside = Some(world.is_beside(beside).await);
     }
@@ -164,6 +169,11 @@ async fn gather<W: World>(world: &W, needs: &Needs, who: &UserInfo<'_>, facts: &
         let shared: Vec<_> = stored.map(|stored| &stored.sharing).collect();
         facts.servers = Some(world.servers(&shared).await);
     }
+}
+
+/// What all of these come to, in any order.
+async fn some_at_once<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+    stream::iter(futures).buffer_unordered(AT_ONCE).collect().await
 }
 
 /// Writes all lifts, at once. One that could not be written counts more than a conflict: asking again will not

@@ -399,3 +399,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_references_too_much_is_read_no_further() {
+    let uses = |count: usize| (0..count).map(|number| format!("models-{number}:v1")).collect::<Vec<_>>().join(", ");
+    let read = |count| {
+        let annotations = json!({"modelguard.dev/uses": uses(count)});
+        let pod = json!({"metadata": {"namespace": "prod", "annotations": annotations}, "spec": {"containers": []}});
+        References::of(HolderKind::Pod, &Workload::parse(&pod.to_string()).unwrap())
+    };
+    let most = read(MOST);
+    assert_eq!((most.needs.len(), most.unreadable), (MOST, None));
+    let more = read(MOST + 1);
+    assert_eq!(more.needs.len(), MOST);
+    assert_eq!(more.unreadable.as_deref(), Some("expected at most 1000 references, found more"));
+}

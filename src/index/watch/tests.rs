@@ -2,6 +2,7 @@ use super::super::tests::fake::{self, Asked};
 use super::*;
 use crate::catalog::{EntryName, Format};
 use crate::reference::CatalogKey;
+use crate::sharing::Sharing;
 use axum::body::Body;
 use axum::http::Response;
 use serde_json::{Value, json};
@@ -132,6 +133,20 @@ async fn an_object_that_cannot_be_decoded_holds_everything_until_it_can() {
     let id = crate::holder::ObjectId { kind: HolderKind::Pod, namespace: "prod".into(), name: "a".into() };
     index.write().delete(&id);
     assert!(!holds(&index.read(), "anything"));
+}
+
+#[tokio::test]
+async fn an_object_nested_deeper_than_can_be_read_holds_everything_and_stops_no_watch() {
+    let mut deep = pod("deep", "apps/models:v1");
+    deep["spec"]["containers"] = (0..200).fold(json!(0), |inner, _| json!([inner]));
+    let pods = move |_: &Asked| fake::events(&[fake::event("ADDED", &deep), fake::end_of_list()]);
+    let (index, _, _watches) = watching(pods, Index::synced).await;
+    assert!(holds(&index.read(), "anything"), "in its own namespace");
+    let elsewhere = |catalog: &str| {
+        let (catalog, sharing) = (CatalogKey::new("apps", catalog), Sharing::new("apps", Some("prod")));
+        index.read().held(&catalog, &sharing, Format::Keys, [&EntryName::new("v1").unwrap()]).len()
+    };
+    assert_eq!((elsewhere("models"), elsewhere("others")), (1, 0), "in another one what its annotation names");
 }
 
 #[tokio::test]
