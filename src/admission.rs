@@ -14,6 +14,7 @@
 mod answer;
 mod body;
 mod convert;
+mod depth;
 mod handler;
 mod judge;
 mod limits;

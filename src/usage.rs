@@ -22,6 +22,7 @@
 
 mod closing;
 mod departing;
+mod room;
 
 pub use closing::Closing;
 
@@ -32,9 +33,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
-
-/// The most that the annotation may take, in bytes: an eighth of what all annotations of an object may.
-const LARGEST: usize = 32 * 1024;
 
 /// How long an entry must have had no holder before the controller settles it unasked.
 const QUIET: Duration = Duration::from_secs(600);
@@ -254,7 +252,8 @@ impl Usage {
         mut id: impl FnMut() -> SettlingId,
     ) -> Self {
         let mut usage = self.in_epoch(epoch);
-        let others: Vec<_> = usage.marked().cloned().collect();
+        let entries: BTreeSet<_> = entries.into_iter().collect();
+        let others: Vec<_> = usage.marked().filter(|entry| !entries.contains(entry)).cloned().collect();
         let mut begun = Vec::new();
         for entry in entries {
             if !usage.marks(entry) {
@@ -274,20 +273,6 @@ impl Usage {
         let anew =
             || Self { closing: self.closing.clone(), departing: self.departing.clone(), ..Self::new(epoch.clone()) };
         if self.epoch == *epoch { self.clone() } else { anew() }
-    }
-
-    /// Drops `victims`, one after the other, until the annotation is small enough.
-    fn fit<'a>(&mut self, victims: impl Iterator<Item = &'a EntryName>) {
-        let mut excess = self.render().map_or(0, |text| text.len().saturating_sub(LARGEST));
-        for entry in victims {
-            if excess == 0 {
-                break;
-            }
-            // Quotes, colon and comma: an escaped name takes more, and then a little room is left.
-            let idle = if self.idle.remove(entry) { entry.as_str().len() + 3 } else { 0 };
-            let settling = self.settling.remove(entry).map_or(0, |id| entry.as_str().len() + id.0.len() + 6);
-            excess = excess.saturating_sub(idle + settling);
-        }
     }
 }
 

@@ -342,9 +342,13 @@ fn settling(change: &CatalogChange<'_>, loss: &Loss, facts: &Facts, guard: Guard
     if let Some(kept) = loss.entries.iter().find(|entry| hold.keeps(entry)) {
         return message::kept(change, kept).into();
     }
+    let room = loss.usage.room_for(&loss.entries);
+    if room < loss.entries.len() {
+        return message::settling::too_many(change, &loss.entries, room).into();
+    }
     let prospect = facts.prospect.clone().unwrap_or_else(stuck);
     let settle = if change.caller.dry_run { BTreeSet::new() } else { loss.entries.clone() };
-    Decision { settle, ..Decision::from(message::settling(change, &loss.entries, &prospect, guard)) }
+    Decision { settle, ..Decision::from(message::settling::settling(change, &loss.entries, &prospect, guard)) }
 }
 
 /// MG107, MG501: a change that did not pass the mutating webhook lacks what must be kept for a rollback, or

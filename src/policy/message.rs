@@ -7,10 +7,10 @@
 pub(super) mod namespace;
 pub(super) mod rollback;
 pub(super) mod server;
+pub(super) mod settling;
 
-use super::{Caller, CatalogChange, Cause, Code, Declared, Denial, Prospect, Unread, WorkloadChange};
+use super::{CatalogChange, Cause, Code, Declared, Denial, Unread, WorkloadChange};
 use crate::catalog::{Catalog, CatalogError, EntryName, Format, UnknownFormat};
-use crate::guard::{Guard, WhileInUse};
 use crate::holder::{Holders, Workload};
 use crate::names;
 use crate::object::Owner;
@@ -20,7 +20,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 /// The longest message, in characters.
-const LONGEST: usize = 999;
+pub(super) const LONGEST: usize = 999;
 
 /// The most names that are spelled out in a row.
 const NAMES: usize = 3;
@@ -39,23 +39,15 @@ const LONGEST_CAUSE: usize = 400;
 /// much to say.
 const LONGEST_WARNING: usize = 255;
 
-/// What a proof takes beside Δ: the LIST of every holder, and being noticed.
-const PROOF: Duration = Duration::from_secs(4);
-
 /// When a client should ask again whose change waits for pods to go: the longest that clients accept, for nobody knows
 /// how long that takes, and they ask ten times at most.
 const PODS: Duration = Duration::from_secs(30);
-
-/// How often a client asks while a proof is under way, at most: ten times in all, but where it has waited for pods
-/// before ([`WhileInUse::Wait`]) few of these are left.
-const ATTEMPTS: u64 = 8;
-const ATTEMPTS_AFTER_PODS: u64 = 3;
 
 /// When a client should ask again after what was only a bad moment.
 pub const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// The next step then.
-pub const REPEAT: &str = "Repeat it; if that does not help, an admin looks at modelguard's logs.";
+pub const REPEAT: &str = "Repeat it; if that does not help, ask an admin to look at modelguard's logs.";
 
 /// What the guard does for a change that takes away what is in use.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -133,8 +125,11 @@ pub(super) fn still_shared(change: &CatalogChange<'_>, held: &BTreeMap<&EntryNam
 
 /// What a user is told of entries that a change removes and that stay for a while.
 pub(super) fn kept_for_now(kept: &BTreeSet<EntryName>) -> String {
-    let (noun, they, go) = if kept.len() == 1 { ("entry", "it", "goes") } else { ("entries", "they", "go") };
-    format!("{noun} {} still may be needed: {they} {go} by modelguard's hand once nobody does", list(kept, NAMES))
+    let (noun, them) = if kept.len() == 1 { ("entry", "it") } else { ("entries", "them") };
+    format!(
+        "{noun} {} may still be needed: modelguard keeps {them}, and removes {them} once nobody needs {them}",
+        list(kept, NAMES)
+    )
 }
 
 /// What a user is told of entries that go although a rollback would need them; nothing where none would.
@@ -177,71 +172,6 @@ pub(super) fn kept(change: &CatalogChange<'_>, entry: &EntryName) -> Denial {
     see(denial, &place(&change.key))
 }
 
-/// MG103: nobody holds `entries`, and the proof is not complete.
-pub(super) fn settling(
-    change: &CatalogChange<'_>,
-    entries: &BTreeSet<EntryName>,
-    prospect: &Prospect,
-    guard: Guard,
-) -> Denial {
-    let names = list(entries, NAMES);
-    let (noun, verb) = if entries.len() == 1 { ("entry", "is") } else { ("entries", "are") };
-    let unused = format!("{noun} {names} {verb} used by nobody that modelguard knows of");
-    let pace = pace(&unused, prospect, change.caller, guard);
-    let causes = causes(entries, |entry| cause(entry, &pace.what));
-    let denial = denial(Code::EntrySettling, pace.status, &change.key.name, &pace.what, &pace.next, causes);
-    see(Denial { retry_after: pace.retry_after, ..denial }, &place(&change.key))
-}
-
-/// What is said to whoever waits for a proof.
-struct Pace {
-    status: u16,
-    what: String,
-    next: String,
-    retry_after: Option<Duration>,
-}
-
-/// Says how long the proof takes that something is `unused`, and whether to wait for it.
-fn pace(unused: &str, prospect: &Prospect, caller: Caller, guard: Guard) -> Pace {
-    match (prospect, caller.waits()) {
-        (Prospect::Stuck(obstacle), _) => Pace {
-            status: 503,
-            what: format!("{unused}, but that cannot be proven now: {obstacle}."),
-            next: STEP_3.to_owned(),
-            retry_after: None,
-        },
-        (Prospect::Moving(remaining), true) => Pace {
-            status: Code::EntrySettling.status(),
-            what: format!("{unused}; the proof takes about {} s more.", remaining.as_secs() + 1),
-            next: format!("{STEP_3} {}", if caller.put { AGAIN } else { WAITS }),
-            retry_after: Some(retry_after(*remaining, caller, guard)),
-        },
-        (Prospect::Moving(remaining), false) => Pace {
-            status: 403,
-            what: format!("{unused}; the proof takes about {} s from the first real request.", remaining.as_secs() + 1),
-            next: format!("{STEP_3} A dry run and the identities of kube-system do not wait for it."),
-            retry_after: None,
-        },
-    }
-}
-
-const STEP_3: &str = "This is step 3 (remove) of a release.";
-const WAITS: &str = "kubectl and Helm ask again by themselves until it passes.";
-const AGAIN: &str = "Repeat it then: a replace holds for one revision of the ConfigMap, and the proof makes another.";
-
-/// ⌈(remaining + 10 s) / [`ATTEMPTS`]⌉, between 1 and 30: clients make eleven calls, so this outlasts Δ with a margin.
-///
-/// A PUT is asked to wait once and for all. Its second call ends in a conflict, for the proof changed the
-/// ConfigMap; were that before the proof is complete, the user's next attempt would end in a conflict as well.
-fn retry_after(remaining: Duration, caller: Caller, guard: Guard) -> Duration {
-    if caller.put {
-        return Duration::from_secs((remaining + PROOF).as_secs() + 1);
-    }
-    let attempts = if guard.while_in_use == WhileInUse::Wait { ATTEMPTS_AFTER_PODS } else { ATTEMPTS };
-    let seconds = (remaining + Duration::from_secs(10)).as_millis().div_ceil(u128::from(attempts) * 1000);
-    Duration::from_secs(u64::try_from(seconds).unwrap_or(30).clamp(1, 30))
-}
-
 /// MG104: the content is not of the format that the label says.
 pub(super) fn catalog_invalid(change: &CatalogChange<'_>, format: Format, error: &CatalogError) -> Denial {
     let next = format!(
@@ -267,7 +197,8 @@ pub(super) fn revision_not_kept(change: &CatalogChange<'_>, annotation: &str) ->
     let what = format!(
         "the annotation {annotation} is not what modelguard's mutating webhook sets, so this change could not be rolled back."
     );
-    let next = "Repeat it; if that does not help, an admin looks whether the webhook revision.modelguard.dev answers.";
+    let next =
+        "Repeat it; if that does not help, ask an admin to check whether the webhook revision.modelguard.dev answers.";
     let causes = vec![cause(annotation, &what)];
     denial(Code::RevisionNotKept, Code::RevisionNotKept.status(), &change.key.name, &what, next, causes)
 }
@@ -284,15 +215,16 @@ pub fn revision_refused(change: &CatalogChange<'_>, why: &str) -> Denial {
 pub(super) fn forged(change: &CatalogChange<'_>, annotation: &str) -> Denial {
     let what =
         format!("the annotation {annotation} is owned by modelguard, and its mutating webhook did not restore it.");
-    let next = "Repeat the request; if that does not help, an admin looks whether the webhook revision.modelguard.dev answers.";
+    let next = "Repeat the request; if that does not help, ask an admin to check whether the webhook revision.modelguard.dev answers.";
     let causes = vec![cause(annotation, &what)];
     not_verified(&change.key.name, &what, next, causes)
 }
 
 /// MG501: our own identity changes data that it may not.
 pub(super) fn own_data(change: &CatalogChange<'_>) -> Denial {
-    let what = "modelguard's own identity takes out what is retained and needed by nobody, and changes nothing else.";
-    let next = "An admin looks who else has the token of its ServiceAccount.";
+    let what = "modelguard's own identity may only take out retained entries that nobody needs, or put back entries that \
+                workloads need; this changes something else.";
+    let next = "Ask an admin to find out who else has the token of its ServiceAccount.";
     not_verified(&change.key.name, what, next, vec![cause("data", what)])
 }
 
@@ -368,8 +300,12 @@ pub(super) fn catalog_closing(change: &WorkloadChange, key: &CatalogKey) -> Deni
 
 /// MG204: what it references, or serves, cannot be read.
 pub(super) fn reference_invalid(change: &WorkloadChange, problem: &str) -> Denial {
-    let what = format!("what it references cannot be read: {problem}.");
-    let next = format!("Correct it; {} is a list of [namespace/]configmap:entry.", names::USES);
+    let what = format!("what it references or serves cannot be read: {problem}.");
+    let next = format!(
+        "Correct it; {} and {} are lists of [namespace/]configmap:entry (what is served may be configmap:* as well).",
+        names::USES,
+        names::SERVES
+    );
     let causes = vec![cause("spec.template", problem)];
     denial(Code::ReferenceInvalid, Code::ReferenceInvalid.status(), &subject(change), &what, &next, causes)
 }

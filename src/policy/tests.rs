@@ -501,8 +501,24 @@ fn the_message_names_holders_step_and_what_to_do_next() {
 }
 
 #[test]
+fn what_is_too_much_to_be_proven_at_once_is_to_be_removed_in_parts() {
+    let data: Vec<_> = (0..500).map(|n| format!(r#""{n:0100}":"x""#)).collect();
+    let old = json(Some("keys"), NONE, &format!("{{{}}}", data.join(",")));
+    let decision = Case::new(Some(old), None).held(&[]).decide();
+    assert!(decision.settle.is_empty(), "nothing of it is begun");
+    let denial = decision.denial.unwrap();
+    assert_eq!((denial.code.id(), denial.status, denial.retry_after), ("MG103", 403, None));
+    assert_eq!(
+        denial.message,
+        "[MG103] models: it would take 500 entries away at once, and no more than 287 of them can be proven unused at a \
+         time.\nThis is step 3 (remove) of a release. Remove them in parts of 287 at most. See: kubectl modelguard status \
+         models -n prod"
+    );
+}
+
+#[test]
 fn no_message_is_longer_than_a_thousand_characters() {
-    let data: Vec<_> = (0..500).map(|n| format!(r#""{n:0500}":"x""#)).collect();
+    let data: Vec<_> = (0..50).map(|n| format!(r#""{n:0500}":"x""#)).collect();
     let old = json(Some("keys"), NONE, &format!("{{{}}}", data.join(",")));
     let decision = Case::new(Some(old), None).decide();
     let message = decision.denial.unwrap().message;

@@ -1,3 +1,4 @@
+use super::room::LARGEST;
 use super::*;
 use crate::holder::ObjectId;
 use crate::object::HolderKind;
