@@ -40,7 +40,7 @@ pub struct Metrics {
     certificate_expiry: Family<RoleLabels, Gauge>,
     in_flight: Gauge,
     deadline_exceeded: Counter,
-    break_glass: Counter,
+    break_glass: Family<WebhookLabels, Counter>,
     records_dropped: Counter,
     leader: Gauge,
     index_synced: Gauge,
@@ -73,6 +73,11 @@ struct DurationLabels {
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct DenialLabels {
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct WebhookLabels {
+    webhook: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -173,7 +178,7 @@ impl Metrics {
             certificate_expiry: Family::default(),
             in_flight: Gauge::default(),
             deadline_exceeded: Counter::default(),
-            break_glass: Counter::default(),
+            break_glass: Family::default(),
             records_dropped: Counter::default(),
             leader: Gauge::default(),
             index_synced: Gauge::default(),
@@ -189,6 +194,9 @@ impl Metrics {
         // From the start, so that an increase can be told from a first appearance.
         for shed in [Shed::Concurrency, Shed::Memory] {
             drop(metrics.shed.get_or_create(&shed.labels()));
+        }
+        for webhook in ["catalog", "namespace", "scale", "workload"] {
+            drop(metrics.break_glass.get_or_create(&WebhookLabels { webhook }));
         }
         for result in ["error", "ok"] {
             drop(metrics.reloads.get_or_create(&ResultLabels { result }));
@@ -367,8 +375,8 @@ impl Metrics {
     }
 
     /// A request passed the rules by break-glass.
-    pub(crate) fn break_glass(&self) {
-        self.break_glass.inc();
+    pub(crate) fn break_glass(&self, webhook: &'static str) {
+        self.break_glass.get_or_create(&WebhookLabels { webhook }).inc();
     }
 
     /// Counts a changed certificate that could be used, or not.
@@ -537,7 +545,7 @@ mod tests {
             "modelguard_admission_shed_total{limit=\"concurrency\"} 0",
             "modelguard_admission_in_flight 0",
             "modelguard_admission_deadline_exceeded_total 0",
-            "modelguard_break_glass_total 0",
+            "modelguard_break_glass_total{webhook=\"catalog\"} 0",
             "modelguard_certificate_expiry_timestamp_seconds{role=\"serving\"} 1800000000",
             "modelguard_entries{usage=\"Settling\"} 0",
             "modelguard_certificate_reloads_total{result=\"error\"} 0",

@@ -36,8 +36,9 @@ pub struct Grant {
 
 /// What the annotation comes to.
 enum Reading {
-    /// There is none, or it is of the past.
     Nothing,
+    /// It is over since then.
+    Over(Timestamp),
     Grant(Grant),
     /// Why it grants nothing.
     Refused(String),
@@ -70,7 +71,7 @@ impl BreakGlass {
         };
         let reason = reason.trim();
         if until <= now {
-            Reading::Nothing
+            Reading::Over(until)
         } else if until.duration_since(now) > LONGEST {
             Reading::Refused(format!("it is until {until}, and one hour ahead is the most"))
         } else if reason.is_empty() {
@@ -94,17 +95,31 @@ pub(super) fn judge(decision: Decision, said: &BreakGlass, subject: &str, facts:
     let matters = said.is_new || !decision.allowed();
     let refused = match (said.read(terms.now), &facts.may_override) {
         (Reading::Nothing, _) => return decision,
+        (Reading::Over(until), _) => return over(decision, until, said.is_new),
         (Reading::Grant(grant), Some(Ok(true))) => return pass(decision, grant),
         (Reading::Refused(why), _) => denied(subject, &why, decision.denial.as_ref()),
         (Reading::Grant(_), Some(Ok(false))) => {
             let why = "it takes the permission to override releaseguards.modelguard.dev in this namespace, which the \
-                       requester has not";
+                       requester does not have";
             denied(subject, why, decision.denial.as_ref())
         }
         (Reading::Grant(_), Some(Err(unread))) => message::unverified(subject, unread),
         (Reading::Grant(_), None) => message::unverified(subject, &Unread::new("the permission", "was not asked for")),
     };
     if matters { Decision { facts: decision.facts, ..refused.into() } } else { decision }
+}
+
+/// Says that it is over, to whoever may have counted on it.
+fn over(mut decision: Decision, until: Timestamp, is_new: bool) -> Decision {
+    let told = format!("The annotation {} grants nothing any more: it was until {until}.", names::BREAK_GLASS);
+    match &mut decision.denial {
+        Some(denial) if denial.message.chars().count() + told.len() < message::LONGEST => {
+            denial.message = format!("{} {told}", denial.message);
+        }
+        None if is_new => decision.warnings.push(told),
+        Some(_) | None => {}
+    }
+    decision
 }
 
 /// Lets it pass; what a reference must write before is still written.
@@ -127,7 +142,8 @@ fn denied(subject: &str, why: &str, denial: Option<&Denial>) -> Denial {
     let wanted_for = denial.and_then(|denial| denial.message.lines().next());
     let wanted_for = wanted_for.map(|line| format!(" It was to pass: {line}")).unwrap_or_default();
     let what = format!("the annotation {} grants nothing: {why}.{wanted_for}", names::BREAK_GLASS);
-    let next = "Correct it or take it away; an admin gives the permission.";
+    let next = "Correct it or take it away; an admin grants the permission by binding the chart's ClusterRole \
+                modelguard-override in this namespace.";
     let causes =
         vec![Cause { field: format!("metadata.annotations[{}]", names::BREAK_GLASS), message: why.to_owned() }];
     message::denial(Code::OverrideDenied, Code::OverrideDenied.status(), subject, &what, next, causes)
@@ -220,13 +236,21 @@ mod tests {
         assert_eq!(
             refused.message,
             "[MG502] models: the annotation modelguard.dev/break-glass grants nothing: it takes the permission to override \
-             releaseguards.modelguard.dev in this namespace, which the requester has not. It was to pass: [MG101] models: \
-             entry v1 is in use.\nCorrect it or take it away; an admin gives the permission."
+             releaseguards.modelguard.dev in this namespace, which the requester does not have. It was to pass: [MG101] models: \
+             entry v1 is in use.\nCorrect it or take it away; an admin grants the permission by binding the chart's ClusterRole \
+             modelguard-override in this namespace."
         );
         let passed = judge(denied_by_a_rule(), &said, "models", &may(true), &terms());
         let warning = "break-glass until 2026-11-23T14:30:00Z lets pass what modelguard denies: [MG101] models: entry v1 \
                        is in use.";
         assert_eq!(passed.warnings, [warning]);
+        let told =
+            "The annotation modelguard.dev/break-glass grants nothing any more: it was until 2026-11-23T13:00:00Z.";
+        let past = "2026-11-23T13:00:00Z on fire";
+        let late = judge(denied_by_a_rule(), &BreakGlass::stored(Some(past)), "models", &may(true), &terms());
+        assert_eq!(late.denial.unwrap().message, format!("[MG101] models: entry v1 is in use.\nWait. {told}"));
+        let set = BreakGlass::wanted(None, Some(past));
+        assert_eq!(judge(Decision::default(), &set, "models", &Facts::default(), &terms()).warnings, [told]);
         let unclear = BreakGlass::stored(Some("soon"));
         let refused = judge(denied_by_a_rule(), &unclear, "models", &may(true), &terms()).denial.unwrap();
         assert_eq!(

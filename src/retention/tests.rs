@@ -159,7 +159,7 @@ fn listed(versions: &[&str]) -> String {
 fn what_is_removed_stays_until_nobody_needs_it() {
     let mut stored = Stored::keys([("v1", "a"), ("v2", "b")]);
     let warnings = stored.put(json!({"v2": "b", "v3": "c"})).unwrap();
-    assert_eq!(warnings, ["entry v1 still may be needed: it goes by modelguard's hand once nobody does"]);
+    assert_eq!(warnings, ["entry v1 may still be needed: modelguard keeps it, and removes it once nobody needs it"]);
     assert_eq!(stored.object["data"], json!({"v1": "a", "v2": "b", "v3": "c"}));
     assert_eq!((stored.retained(), stored.annotation("revision")), (Some(r#"["v1"]"#), Some("2")));
     let prior = stored.annotation("prior-revision").unwrap().to_owned();
@@ -255,6 +255,19 @@ fn nothing_is_kept_where_the_guard_does_not_defer() {
     let mut stored = Stored::keys([("v1", "a"), ("v2", "b")]);
     stored.guard = Guard::default();
     assert_eq!(stored.put(json!({"v2": "b"})), Err("MG101"));
+}
+
+#[test]
+fn nothing_is_kept_where_somebody_breaks_the_glass() {
+    let mut stored = Stored::keys([("v1", "a"), ("v2", "b")]);
+    let grant = |until: &str| json!(format!("{until} INC-1 is on fire"));
+    for (until, is_kept) in [("1969-12-31T23:30:00Z", true), ("1970-01-01T00:30:00Z", false)] {
+        stored.object["metadata"]["annotations"]["modelguard.dev/break-glass"] = grant(until);
+        let mut new = stored.object.clone();
+        new["data"] = json!({"v2": "b"});
+        let (made, _) = stored.mutated(&new, Caller::default());
+        assert_eq!(made["data"].get("v1").is_some(), is_kept, "{until}: {made:#}");
+    }
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn whoever_may_not_neither_sets_nor_uses_it(scene: &Scene<'_>) {
     in_use(scene);
     scene.kubectl(["create", "rolebinding", "dev", "--clusterrole=edit", "--user=dev"]).run().ok();
     let as_dev = |tool: Tool| tool.args(["--as=dev", "--as-group=system:authenticated"]);
-    as_dev(set(scene, "models", 30)).run().denied("MG502").says("has not");
+    as_dev(set(scene, "models", 30)).run().denied("MG502").says("does not have");
     set(scene, "models", 30).run().ok();
     as_dev(removal(scene)).run().denied("MG502").says("It was to pass: [MG101] models: entry v1 is still used by");
     // What needs no break-glass needs no permission either.
@@ -139,10 +139,27 @@ fn it_is_one_for_all(scene: &Scene<'_>) {
         let before = used();
         passes_for_who_may(scene, &Way { on, code, request });
         assert!(used() > before, "{on:?}");
+        is_recorded(scene, on[1], code);
         if ![["configmap", "deleted"], ["deployment", "stopped"], ["namespace", &shared.name]].contains(&on) {
             is_told(scene, on, code);
         }
     }
+}
+
+/// The decision log says so, and the API server's audit log.
+fn is_recorded(scene: &Scene<'_>, name: &str, code: &str) {
+    let record = until("the decision is on stdout", || {
+        let logs = scene.at.modelguard.logs();
+        let passed = logs.lines().filter(|line| line.contains(r#""enforcement":"BreakGlass""#));
+        let mut records = passed.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let is_meant = |record: &Value| record["object"]["name"] == name && record["code"] == code;
+        records.find(|record| is_meant(record) && record["dry_run"] == false).ok_or(name)
+    });
+    assert_eq!((&record["allowed"], &record["reason"]), (&true.into(), &"INC-1 is on fire".into()), "{record}");
+    let key = format!("{}.modelguard.dev/break-glass", record["webhook"].as_str().unwrap_or_default());
+    let events = scene.at.cluster.audit_events(name);
+    let said = events.iter().filter_map(|event| event["annotations"][&key].as_str());
+    assert!(said.into_iter().any(|said| said.ends_with("INC-1 is on fire")), "no {key} of {name}: {events:#?}");
 }
 
 /// It is an Event of the object; where that is in no namespace, in the one of such Events.
@@ -167,7 +184,7 @@ fn passes_for_who_may(scene: &Scene<'_>, Way { on: [kind, name], code, request }
     set(61).run().denied("MG502").says("one hour ahead is the most");
     set(-1).run().ok();
     request.run().denied(code);
-    as_dev(&set(30)).run().denied("MG502").says("which the requester has not");
+    as_dev(&set(30)).run().denied("MG502").says("which the requester does not have");
     set(30).run().ok();
     as_dev(request).run().denied("MG502").says(&format!("It was to pass: [{code}]"));
     request.run().ok().says("Warning: break-glass until ").says(&format!("lets pass what modelguard denies: [{code}]"));

@@ -6,6 +6,7 @@ use crate::support::builders::{deployment, extraction, extraction_models, keys, 
 use crate::support::kubectl::Output;
 use crate::support::leftovers::Dir;
 use crate::support::wait::until;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -103,7 +104,7 @@ fn whoever_owns_the_data_goes_on_to(scene: &Scene<'_>) {
     apply(&["v2"]).ok();
     scene.create_object(deployment(APP, 1, &reference("v2")).to_string()).ok();
     scene.armed();
-    apply(&["v3"]).ok().says("Warning: entry extraction@v2 still may be needed");
+    apply(&["v3"]).ok().says("Warning: entry extraction@v2 may still be needed");
     let revision = || scene.get("configmap", MODELS)["metadata"]["resourceVersion"].clone();
     let before = revision();
     apply(&["v3"]).ok();
@@ -130,7 +131,7 @@ fn what_cannot_be_deferred_is_denied(scene: &Scene<'_>) {
         .run()
         .denied("MG106")
         .says("It cannot be deferred: a deletion leaves nothing to keep it in");
-    patch(r#"{"data":{"v1":null}}"#).ok().says("entry v1 still may be needed");
+    patch(r#"{"data":{"v1":null}}"#).ok().says("entry v1 may still be needed");
     // Somebody who does not ask for it leaves it as it is; somebody who does keeps it.
     patch(r#"{"data":{"v3":"new"}}"#).ok();
     let stored = scene.get("configmap", "models");
@@ -138,6 +139,12 @@ fn what_cannot_be_deferred_is_denied(scene: &Scene<'_>) {
     assert_eq!(annotation(&stored, "retained"), r#"["v1"]"#);
     scene.apply(keys("models", &["v1", "v2", "v3"]).to_string()).ok();
     assert_eq!(annotation(&scene.get("configmap", "models"), "retained"), Value::Null);
+    // Whoever may pass the rules means it, and it goes at once.
+    let grant = format!("modelguard.dev/break-glass={:.0} INC-1", Timestamp::now() + SignedDuration::from_mins(30));
+    scene.kubectl(["annotate", "configmap", "models", &grant]).run().ok();
+    patch(r#"{"data":{"v1":null}}"#).ok().says("lets pass what modelguard denies: [MG101]");
+    let stored = scene.get("configmap", "models");
+    assert_eq!(stored["data"], json!({"v2": "weights", "v3": "weights"}));
     // What a client says of it itself is nothing.
     let forged = r#"{"metadata":{"annotations":{"modelguard.dev/retained":"[\"v2\"]","modelguard.dev/retire":"now"}}}"#;
     patch(forged).ok();
