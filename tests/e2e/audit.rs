@@ -8,6 +8,9 @@ use crate::support::wait::until;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Everything that the API server asks.
+const WEBHOOKS: [&str; 5] = ["catalog", "namespace", "revision", "scale", "workload"];
+
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         shared("audit::a_denied_catalog_change", a_denied_catalog_change),
@@ -39,7 +42,7 @@ fn the_audit_log_says_what_the_decision_log_says(scene: &Scene<'_>) {
     every_kind_of_review(scene);
     let mut seen = BTreeSet::new();
     for event in scene.at.cluster.audit_events(&scene.namespace.name) {
-        for webhook in ["catalog", "revision", "workload"] {
+        for webhook in WEBHOOKS {
             let annotations = annotations(&event, webhook);
             let Some(id) = annotations.get("id") else { continue };
             let record = until("the decision is on stdout", || record(scene, id).ok_or(id));
@@ -52,7 +55,9 @@ fn the_audit_log_says_what_the_decision_log_says(scene: &Scene<'_>) {
     let both = |webhook| ["allow", "deny"].map(|decision| (webhook, decision.to_owned(), false));
     let rehearsed = [("catalog", "deny".to_owned(), true), ("revision", "allow".to_owned(), true)];
     let expected = both("catalog").into_iter().chain(both("workload")).chain(rehearsed);
-    for kind in expected.chain([("revision", "allow".to_owned(), false)]) {
+    let others = [("revision", "allow", false), ("scale", "allow", false), ("namespace", "deny", true)];
+    let others = others.map(|(webhook, decision, rehearsed)| (webhook, decision.to_owned(), rehearsed));
+    for kind in expected.chain(others) {
         assert!(seen.contains(&kind), "no {kind:?} among {seen:?}");
     }
 }
@@ -60,7 +65,7 @@ fn the_audit_log_says_what_the_decision_log_says(scene: &Scene<'_>) {
 fn promtool_finds_nothing_to_criticize(scene: &Scene<'_>) {
     every_kind_of_review(scene);
     let page = scene.at.modelguard.first().metrics_page().expect("metrics");
-    for webhook in ["catalog", "revision", "workload"] {
+    for webhook in WEBHOOKS {
         let sample = format!("modelguard_admission_duration_seconds_count{{webhook=\"{webhook}\"");
         assert!(page.contains(&sample), "{sample} is not in\n{page}");
     }
@@ -106,6 +111,10 @@ fn every_kind_of_review(scene: &Scene<'_>) {
     let removal = ["patch", "configmap", "models", "--type=merge", REMOVAL];
     scene.kubectl(removal).run().denied("MG101");
     scene.kubectl(removal).args(["--dry-run=server"]).run().denied("MG101");
+    scene.create_object(deployment("scaled", 1, "").to_string()).ok();
+    scene.kubectl(["scale", "deployment", "scaled", "--replicas=0"]).run().ok();
+    let opt_out = ["label", "namespace", &scene.namespace.name, "modelguard.dev/guard-", "--dry-run=server"];
+    until("its workload is known", || scene.kubectl(opt_out).run().denies("MG402"));
 }
 
 /// What a webhook said of a request, as it is in the audit log.

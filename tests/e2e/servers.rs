@@ -114,7 +114,13 @@ fn every_kind_of_server_is_guarded(scene: &Scene<'_>) {
         held(&removal);
         let says = format!("[MG301] {kind} {}/{name}: it is the last ready server of entry ", scene.namespace.name);
         removal.run().failed(&says);
+        let patch = |spec: &Value| {
+            let patch = json!({"spec": spec}).to_string();
+            scene.kubectl(["patch", kind, name, "--type=merge", "-p", &patch]).run().failed(&says);
+        };
+        patch(&serving(Some("models:v3")));
         if kind == "StatefulSet" {
+            patch(&json!({"replicas": 0}));
             scene.kubectl(["scale", kind, name, "--replicas=0"]).run().failed(&says);
         }
         // The next one takes over, and the first one may go.
