@@ -5,8 +5,9 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use std::path::{Path, PathBuf};
 
 /// What is said at the end of a command's help that looks at everything that may hold an entry.
-pub(super) const RIGHTS: &str = "Whoever the kubeconfig names must be allowed to list model ConfigMaps, workloads, pods, \
-                                 namespaces and modelguard's webhook configurations in the whole cluster.";
+pub(super) const RIGHTS: &str = "Whoever the kubeconfig names must be allowed to list ConfigMaps, workloads, pods, \
+                                 ControllerRevisions, namespaces and modelguard's webhook configurations in the whole \
+                                 cluster: the chart's ClusterRole modelguard-view allows it.";
 
 /// The flags of every command that talks to a cluster as its user does.
 #[derive(clap::Args, Debug)]

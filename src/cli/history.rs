@@ -81,7 +81,7 @@ pub(super) fn target(text: &str) -> Result<Target, String> {
 pub(super) fn kept(history: &History) -> String {
     let earlier: Vec<_> = history.earlier().map(|past| past.number.to_string()).collect();
     let kept = match &earlier[..] {
-        [] => "no other is".to_owned(),
+        [] => "no other is kept".to_owned(),
         [one] => format!("kept is {one}"),
         some => format!("kept are {}", some.join(", ")),
     };

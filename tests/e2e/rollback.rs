@@ -52,7 +52,9 @@ fn each_content_is_kept_beside_its_config_map(scene: &Scene<'_>) {
     });
     scene.create_object(keys("models", &["v1"]).to_string()).ok();
     assert_eq!(annotation(scene, "models", "revision"), "1");
-    to(scene, "models", "5").denied("MG108").says("revision 5 is not kept; no other is, and the current one is 1.");
+    to(scene, "models", "5")
+        .denied("MG108")
+        .says("revision 5 is not kept; no other is kept, and the current one is 1.");
 }
 
 fn kubectl_annotate_goes_back(scene: &Scene<'_>) {
@@ -106,7 +108,7 @@ fn what_is_in_use_stays_until_it_is_not(scene: &Scene<'_>) {
     scene.create_object(deployment("extraction-api", 1, "extraction-models:extraction@v3").to_string()).ok();
     scene.rolled_out("deployment/extraction-api");
     scene.armed();
-    to(scene, MODELS, "prior").ok().says("entry extraction@v3 still may be needed");
+    to(scene, MODELS, "prior").ok().says("entry extraction@v3 may still be needed");
     let stored = scene.get("configmap", MODELS);
     assert_eq!(stored["data"]["models.yaml"], extraction(&["v2", "v3"]));
     assert_eq!(annotation(scene, MODELS, "retained"), r#"["extraction@v3"]"#);

@@ -162,10 +162,9 @@ async fn settle(cluster: &Cluster, key: &CatalogKey, until: Instant) -> Result<(
             return say("step 3, remove: nothing is left of what came since");
         }
         if retained != told {
-            say(&format!(
-                "step 3, remove: {} until that is proven to be used by nobody",
-                policy::list(&retained, ENTRIES)
-            ))?;
+            let (stays, them) = if retained.len() == 1 { ("stays", "it") } else { ("stay", "them") };
+            let entries = policy::list(&retained, ENTRIES);
+            say(&format!("step 3, remove: {entries} {stays} until it is proven that nobody uses {them}"))?;
             told = retained;
         }
         wait(until, &key.to_string()).await?;

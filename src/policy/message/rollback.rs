@@ -25,13 +25,18 @@ pub(in crate::policy) fn unknown(
         Some(number) => format!("revision {number} is not kept"),
         None => "there is no revision before the current one".to_owned(),
     };
-    let kept = match kept {
-        [] => "no other is".to_owned(),
-        kept => format!("kept {} {}", if kept.len() == 1 { "is" } else { "are" }, list(kept, REVISIONS)),
-    };
     let damage = damage.map(|why| format!(" The annotation {} {why}.", names::PRIOR_REVISION)).unwrap_or_default();
-    let what = format!("{what}; {kept}, and the current one is {current}.{damage}");
-    mg108(key, &what, &format!("Name one of these. {}", see(key)))
+    let (kept, next) = match kept {
+        [] => {
+            let next = format!("There is nothing to go back to: leave the annotation {} out.", names::ROLLBACK_TO);
+            ("no other is kept".to_owned(), next)
+        }
+        kept => {
+            let kept = format!("kept {} {}", if kept.len() == 1 { "is" } else { "are" }, list(kept, REVISIONS));
+            (kept, format!("Name one of these. {}", see(key)))
+        }
+    };
+    mg108(key, &format!("{what}; {kept}, and the current one is {current}.{damage}"), &next)
 }
 
 /// MG108: it is at that revision.
@@ -90,8 +95,9 @@ pub(in crate::policy) fn goes_back(key: &CatalogKey, head: &Head<'_>) -> String 
 
 /// What a user is told of entries in use whose content goes back to what the prior revision had.
 pub(in crate::policy) fn content_goes_back(entries: &BTreeSet<EntryName>) -> String {
-    let (noun, its) = if entries.len() == 1 { ("entry", "it") } else { ("entries", "them") };
-    format!("{noun} {} gets its former content back while pods use {its}", list(entries, NAMES))
+    let (noun, get, them) =
+        if entries.len() == 1 { ("entry", "gets its", "it") } else { ("entries", "get their", "them") };
+    format!("{noun} {} {get} former content back while pods use {them}", list(entries, NAMES))
 }
 
 fn see(key: &CatalogKey) -> String {

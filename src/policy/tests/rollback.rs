@@ -160,7 +160,7 @@ fn what_was_added_since_stays_until_nobody_needs_it() {
     let mut stored = Stored::new("yaml", &json!({"models.yaml": "# ours\n- {name: m, version: v2}\n"}));
     stored.put(json!({"models.yaml": "# ours\n- {name: m, version: v2}\n- {name: m, version: v3}\n"})).unwrap();
     let said = stored.roll_back("1").unwrap();
-    assert_eq!(said[1], "entry m@v3 still may be needed: it goes by modelguard's hand once nobody does");
+    assert_eq!(said[1], "entry m@v3 may still be needed: modelguard keeps it, and removes it once nobody needs it");
     assert_eq!(
         stored.object["data"],
         json!({"models.yaml": "# ours\n- {name: m, version: v2}\n- {name: m, version: v3}\n"})
@@ -203,8 +203,8 @@ fn a_revision_that_is_not_kept_is_denied_by_naming_those_that_are() {
     let said = mg108(stored.roll_back("prior"));
     assert_eq!(
         said,
-        "[MG108] models: there is no revision before the current one; no other is, and the current one is 1.\n\
-         Name one of these. See: kubectl modelguard history models -n prod"
+        "[MG108] models: there is no revision before the current one; no other is kept, and the current one is 1.\n\
+         There is nothing to go back to: leave the annotation modelguard.dev/rollback-to out."
     );
     for number in 2..5 {
         stored.settles();
