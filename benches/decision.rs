@@ -42,6 +42,7 @@ fn index_of(pods: usize) -> Index {
             pending_revision: None,
             rollback_target: None,
             rollout_hash: None,
+            created: None,
         });
     }
     index

@@ -33,6 +33,7 @@ mod pods;
 mod resource;
 mod table;
 mod tally;
+mod target;
 pub mod watch;
 
 pub use demand::Demand;

@@ -14,10 +14,10 @@ mod workload;
 pub use kind::HolderKind;
 pub use pod::{
     ConfigMapKey, ConfigMapSource, Container, EnvFrom, EnvVar, EnvVarSource, KeyToPath, Projected, Projection, Spec,
-    Template, UpdateStrategy, Volume, WorkloadRef,
+    Template, Volume, WorkloadRef,
 };
 pub use workload::{
-    ANY_REPLICA_SET, Condition, NoTemplate, Owner, PodTemplate, RevisionData, RollbackTarget, Workload,
+    Condition, NEWEST_REPLICA_SET, NoTemplate, Owner, PodTemplate, RevisionData, RollbackTarget, Workload,
     WorkloadMetadata, WorkloadStatus,
 };
 

@@ -31,6 +31,8 @@ pub struct Facts {
     pub rollback_target: Option<RollbackTarget>,
     /// By what the Rollout knows it that may go back to it.
     pub rollout_hash: Option<Box<str>>,
+    /// When it was made: a Deployment that was paused at zero goes on with the newest.
+    pub created: Option<Box<str>>,
 }
 
 /// What is kept of a model ConfigMap.
@@ -83,6 +85,7 @@ impl Facts {
             references: references(kind, workload),
             pending_revision: workload.pending_revision(kind).map(Into::into),
             rollout_hash: hash.cloned(),
+            created: rollback_target.as_ref().and(metadata.creation_timestamp.as_ref()).cloned(),
             rollback_target,
         }
     }
@@ -96,6 +99,7 @@ impl Facts {
             pending_revision: None,
             rollback_target: None,
             rollout_hash: None,
+            created: None,
         }
     }
 

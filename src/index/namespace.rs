@@ -8,8 +8,9 @@ use super::owner::Controller;
 use super::pods::Pods;
 use super::table::{Id, Table};
 use super::tally::Tally;
+use super::target::Target;
 use crate::guard::RollbackTargets;
-use crate::object::{ANY_REPLICA_SET, HolderKind};
+use crate::object::{HolderKind, NEWEST_REPLICA_SET};
 use crate::reference::References;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::collections::{BTreeSet, HashMap};
@@ -47,15 +48,6 @@ pub(super) struct Namespace {
     rollback_targets: RollbackTargets,
     /// StatefulSets, Rollouts and Deployments that may still make pods from what is not their template, and from what.
     pending: BTreeMap<HolderKind, BTreeMap<Arc<str>, Box<str>>>,
-}
-
-/// What is kept of a ReplicaSet at zero.
-#[derive(Debug, Eq, PartialEq)]
-struct Target {
-    /// Its number.
-    revision: Option<u64>,
-    /// By what its Rollout knows it.
-    rollout_hash: Option<Box<str>>,
 }
 
 /// One row: twelve bytes, for there may be a million of them.
@@ -162,7 +154,8 @@ impl Namespace {
     pub(super) fn is_held(&self, set: SetId) -> bool {
         self.pod_groups(set).next().is_some()
             || self.templates_of(set).next().is_some()
-            || self.stable_targets_of(set).next().is_some()
+            || self.targets_of(set, Self::is_stable).next().is_some()
+            || self.targets_of(set, Self::may_wake).next().is_some()
             || (self.rollback_targets.hold() && self.targets.contains_key(&set))
     }
 
@@ -184,12 +177,17 @@ impl Namespace {
     /// Adds everybody with the references of `set` to `tally`.
     pub(super) fn tally<'a>(&'a self, set: SetId, tally: &mut Tally<'a>) {
         self.tally_present(set, tally);
+        let reason = self.sets.get(set).and_then(|references| references.unreadable.as_deref());
+        for name in self.targets_of(set, Self::may_wake) {
+            self.tally_template(HolderKind::ReplicaSet, name, reason.map(Into::into), tally);
+        }
         if self.rollback_targets.hold() {
             self.tally_targets(&BTreeSet::from([set]), tally);
         }
     }
 
-    /// Adds everybody who has the references of `set` as it is, and would not only after a rollback.
+    /// Adds everybody who has the references of `set` as it is, and would not only after a rollback, or once a paused
+    /// Deployment is scaled up.
     pub(super) fn tally_present<'a>(&'a self, set: SetId, tally: &mut Tally<'a>) {
         let reason = self.sets.get(set).and_then(|references| references.unreadable.as_deref());
         for (owner, pods) in self.pod_groups(set) {
@@ -204,7 +202,7 @@ impl Namespace {
         for (kind, name) in self.templates_of(set) {
             self.tally_template(kind, name, reason.map(Into::into), tally);
         }
-        for name in self.stable_targets_of(set) {
+        for name in self.targets_of(set, Self::is_stable) {
             self.tally_template(HolderKind::ReplicaSet, name, reason.map(Into::into), tally);
         }
     }
@@ -212,7 +210,9 @@ impl Namespace {
     /// Adds everybody who would have the references of one of `sets` after a rollback, and has not as it is.
     pub(super) fn tally_targets<'a>(&'a self, sets: &BTreeSet<SetId>, tally: &mut Tally<'a>) {
         let targets = sets.iter().filter_map(|set| self.targets.get(set)).flatten();
-        for (name, target) in targets.filter(|(name, target)| !self.is_stable(name, target)) {
+        let only_by_rollback =
+            |name: &str, target: &Target| !self.is_stable(name, target) && !self.may_wake(name, target);
+        for (name, target) in targets.filter(|(name, target)| only_by_rollback(name, target)) {
             let Some(owner) = self.owner(HolderKind::ReplicaSet, name) else { continue };
             let current = owner.watched().and_then(|kind| self.object(kind, owner.name())?.set);
             if current.is_none_or(|set| !sets.contains(&set)) {
@@ -407,18 +407,24 @@ impl Namespace {
         kind != HolderKind::ControllerRevision || self.is_pending(HolderKind::StatefulSet, kind, name, name)
     }
 
-    /// The ReplicaSets at zero that have the references of `set` and may come to have pods without a rollback.
-    fn stable_targets_of(&self, set: SetId) -> impl Iterator<Item = &str> {
+    /// The ReplicaSets at zero that have the references of `set` and are that.
+    fn targets_of(&self, set: SetId, is_it: impl Fn(&Self, &str, &Target) -> bool) -> impl Iterator<Item = &str> {
         let targets = self.targets.get(&set).into_iter().flatten();
-        targets.filter(|(name, target)| self.is_stable(name, target)).map(|(name, _)| &**name)
+        targets.filter(move |(name, target)| is_it(self, name, target)).map(|(name, _)| &**name)
     }
 
-    /// Whether its Rollout may go back to it, or its Deployment, which is paused at zero, go on with it.
+    /// Whether its Rollout may go back to it.
     fn is_stable(&self, name: &str, target: &Target) -> bool {
-        let is_pending = |by, revision: &str| self.is_pending(by, HolderKind::ReplicaSet, name, revision);
         let hash = target.rollout_hash.as_deref();
-        hash.is_some_and(|hash| is_pending(HolderKind::Rollout, hash))
-            || is_pending(HolderKind::Deployment, ANY_REPLICA_SET)
+        hash.is_some_and(|hash| self.is_pending(HolderKind::Rollout, HolderKind::ReplicaSet, name, hash))
+    }
+
+    /// Whether it is the newest of a Deployment that is paused at zero.
+    fn may_wake(&self, name: &str, target: &Target) -> bool {
+        let owner = |name: &str| self.object(HolderKind::ReplicaSet, name).and_then(|object| object.owner);
+        let is_newer = |(other, it): (&Arc<str>, &Target)| it.created > target.created && owner(other) == owner(name);
+        self.is_pending(HolderKind::Deployment, HolderKind::ReplicaSet, name, NEWEST_REPLICA_SET)
+            && !self.targets.values().flatten().any(is_newer)
     }
 
     /// Whether the object is what its owner, of kind `by`, may still make pods from, and calls `revision`.
@@ -447,15 +453,6 @@ impl Namespace {
             }
         }
         top
-    }
-}
-
-impl Target {
-    /// That of an object which is one.
-    fn of(facts: &Facts) -> Option<Self> {
-        // One that needs nothing is a link at the most.
-        let target = facts.rollback_target.as_ref().filter(|_| !facts.references.is_empty())?;
-        Some(Self { revision: target.revision, rollout_hash: facts.rollout_hash.clone() })
     }
 }
 

@@ -22,6 +22,7 @@ fn object(kind: HolderKind, name: &str) -> Facts {
         pending_revision: None,
         rollback_target: None,
         rollout_hash: None,
+        created: None,
     }
 }
 

@@ -22,9 +22,6 @@ pub struct Spec {
     /// Of a Deployment: its template waits, and what runs is only scaled.
     #[serde(deserialize_with = "nullable")]
     pub paused: bool,
-    /// Of a StatefulSet: how its pods come to be of the newest template.
-    #[serde(deserialize_with = "object")]
-    pub update_strategy: Option<UpdateStrategy>,
     /// Of a Rollout: whose template it uses instead of one of its own.
     #[serde(deserialize_with = "object")]
     pub workload_ref: Option<WorkloadRef>,
@@ -43,15 +40,6 @@ pub struct Spec {
     /// Volumes of a pod.
     #[serde(deserialize_with = "objects")]
     pub volumes: Vec<Volume>,
-}
-
-/// How pods are replaced.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct UpdateStrategy {
-    /// `RollingUpdate` or `OnDelete`; another controller's may be anything.
-    #[serde(rename = "type", deserialize_with = "nullable")]
-    pub kind: String,
 }
 
 /// Another workload; that there is one is all that counts.

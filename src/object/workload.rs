@@ -47,6 +47,8 @@ pub struct WorkloadMetadata {
     pub resource_version: String,
     /// Counts the changes of the spec.
     pub generation: Option<i64>,
+    /// When it was made, RFC 3339 in UTC and whole seconds, so that texts compare as times do.
+    pub creation_timestamp: Option<Box<str>>,
     /// Set once the object is being deleted; it holds until it is gone.
     pub deletion_timestamp: Option<String>,
     /// Annotations.
@@ -124,8 +126,8 @@ pub enum RevisionData {
     Other(Box<str>),
 }
 
-/// What a Deployment may make pods from that is paused, and at zero: any ReplicaSet that it kept.
-pub const ANY_REPLICA_SET: &str = "";
+/// What a Deployment may make pods from that is paused, and at zero: the ReplicaSet that was made last.
+pub const NEWEST_REPLICA_SET: &str = "";
 
 /// The controller that owns an object (`metadata.ownerReferences[]` with `controller: true`).
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -262,14 +264,13 @@ impl Workload {
     }
 
     /// What pods may still be made from, beside its template: of a StatefulSet the name of a ControllerRevision, of a
-    /// Rollout the `rollout_hash` of a ReplicaSet, of a Deployment [`ANY_REPLICA_SET`].
+    /// Rollout the `rollout_hash` of a ReplicaSet, of a Deployment [`NEWEST_REPLICA_SET`].
     ///
     /// Until its controller has seen the newest template, both revisions of a StatefulSet's status are the old one, and
-    /// pods still come from it; afterwards they do not under `OnDelete` (`newVersionedStatefulSetPod` in
-    /// `pkg/controller/statefulset`), though the one that it came from may stay in its status for ever. A Rollout may go back
-    /// to what is stable until something else was promoted, were it at zero meanwhile. A paused Deployment at zero that is
-    /// scaled up makes pods from an old ReplicaSet where its template has none yet (`FindActiveOrLatest` in
-    /// `pkg/controller/deployment/util`).
+    /// pods still come from it. Under `OnDelete` none do, but they would again once that is a rolling update with a partition.
+    /// A Rollout may go back to what is stable until something else was promoted, were it at zero meanwhile. A paused
+    /// Deployment at zero that is scaled up makes pods from its newest ReplicaSet, where its template has none yet
+    /// (`FindActiveOrLatest` in `pkg/controller/deployment/util`).
     pub fn pending_revision(&self, kind: HolderKind) -> Option<&str> {
         let status = &self.status;
         match kind {
@@ -277,13 +278,11 @@ impl Workload {
             HolderKind::StatefulSet => {
                 let current = status.current_revision.as_str();
                 let seen = self.metadata.generation.is_none() || self.metadata.generation == status.observed_generation;
-                let strategy = self.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref());
-                let moves = current != status.update_revision && strategy.is_none_or(|it| it.kind != "OnDelete");
-                (!current.is_empty() && (!seen || moves)).then_some(current)
+                (!current.is_empty() && (!seen || current != status.update_revision)).then_some(current)
             }
             HolderKind::Deployment => {
                 let is_paused = self.spec.as_ref().is_some_and(|spec| spec.paused);
-                (is_paused && self.replicas() == 0).then_some(ANY_REPLICA_SET)
+                (is_paused && self.replicas() == 0).then_some(NEWEST_REPLICA_SET)
             }
             _ => None,
         }

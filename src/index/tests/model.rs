@@ -1,7 +1,7 @@
 //! Random sequences of events, against a plain list that is gone through again for each question.
 
 use super::*;
-use crate::object::{ANY_REPLICA_SET, RollbackTarget};
+use crate::object::{NEWEST_REPLICA_SET, RollbackTarget};
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -73,6 +73,15 @@ impl Model {
         owner.is_some_and(|it| &*it.kind == "StatefulSet" && &*it.name == name)
     }
 
+    fn is_newest(&self, facts: &Facts) -> bool {
+        let is_of_it = |it: &Facts| {
+            (&it.id.namespace, it.id.kind, &it.owner) == (&facts.id.namespace, facts.id.kind, &facts.owner)
+        };
+        let is_target = |it: &Facts| it.rollback_target.is_some() && !it.references.is_empty();
+        let all = self.objects.values().map(|(it, _)| it);
+        !all.filter(|it| is_of_it(it) && is_target(it)).any(|it| it.created > facts.created)
+    }
+
     /// Why it holds the entry: `None` if it does not, and the reason if that is that it cannot be read.
     fn holds(&self, facts: &Facts, catalog: &CatalogKey, format: Format, entry: &EntryName) -> Option<Option<String>> {
         let Facts { id, references, .. } = facts;
@@ -85,7 +94,7 @@ impl Model {
             (HolderKind::ControllerRevision, _) => is_pending("StatefulSet", &id.name),
             (_, Some(_)) => {
                 facts.rollout_hash.as_ref().is_some_and(|hash| is_pending("Rollout", hash))
-                    || is_pending("Deployment", ANY_REPLICA_SET)
+                    || (is_pending("Deployment", NEWEST_REPLICA_SET) && self.is_newest(facts))
             }
             (_, None) => true,
         };
@@ -216,20 +225,23 @@ fn references(namespace: Box<str>) -> impl Strategy<Value = References> {
 fn facts() -> impl Strategy<Value = Facts> {
     id().prop_flat_map(move |id| {
         let some_name = || prop::option::weighted(0.5, name());
-        (owner(id.kind), references(id.namespace.clone()), some_name(), some_name(), any::<bool>(), Just(id))
+        let created = prop::option::of(prop::sample::select(vec!["2026-11-20T09:12:44Z", "2026-11-21T09:12:44Z"]));
+        let names = (some_name(), some_name(), created);
+        (owner(id.kind), references(id.namespace.clone()), names, any::<bool>(), Just(id))
     })
-    .prop_map(|(owner, references, pending, hash, is_at_zero, id)| {
+    .prop_map(|(owner, references, (pending, hash, created), is_at_zero, id)| {
         let is_target = is_at_zero && id.kind == HolderKind::ReplicaSet;
         let target = |owner: &Owner| RollbackTarget { owner: owner.clone(), revision: None };
         let rollback_target = owner.as_ref().filter(|_| is_target).map(target);
         let pending_revision = pending.and_then(|revision| match id.kind {
-            HolderKind::Deployment => Some(ANY_REPLICA_SET.into()),
+            HolderKind::Deployment => Some(NEWEST_REPLICA_SET.into()),
             HolderKind::Rollout | HolderKind::StatefulSet => Some(revision.into()),
             _ => None,
         });
         Facts {
             pending_revision,
             rollout_hash: rollback_target.as_ref().and(hash).map(Into::into),
+            created: rollback_target.as_ref().and(created).map(Into::into),
             id,
             owner,
             references,

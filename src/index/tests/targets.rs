@@ -5,7 +5,7 @@ use crate::catalog::Format;
 use crate::guard::RollbackTargets;
 use crate::holder::Holders;
 use crate::index::{Demand, Facts};
-use crate::object::{ANY_REPLICA_SET, HolderKind, Owner, RollbackTarget};
+use crate::object::{HolderKind, NEWEST_REPLICA_SET, Owner, RollbackTarget};
 use crate::sharing::Sharing;
 
 fn deployment(uses: &str) -> Facts {
@@ -126,13 +126,19 @@ fn what_is_stable_holds_at_zero_until_something_else_is_promoted() {
 fn what_a_deployment_kept_holds_while_that_is_paused_at_zero() {
     for mode in RollbackTargets::ALL {
         let mut index = rolled_out(mode);
-        let paused = Facts { pending_revision: Some(ANY_REPLICA_SET.into()), ..deployment("v2") };
+        let paused = Facts { pending_revision: Some(NEWEST_REPLICA_SET.into()), ..deployment("v2") };
         assert!(index.apply(paused.clone()), "{mode}");
         assert!(index.holds("v1"), "{mode}");
         let holders = index.of("v1");
         let named: Vec<_> = holders.workloads.iter().map(|it| (&*it.kind, &*it.name, it.template)).collect();
         assert!(named.contains(&("Deployment", "api", false)), "{mode}: {named:?}");
         assert_eq!(targets(&index, "v1"), [], "{mode}: it takes no rollback");
+        let demands: Vec<_> = index.demands().map(|it| Demand::holders(&[it]).workloads_total).collect();
+        assert_eq!(demands.iter().sum::<usize>(), 1, "{mode}: nobody lacks what is not there, but for the template");
+        let newer = old_replica_set("api-3", "v3", 3);
+        index.apply(Facts { created: Some("2026-11-20T09:12:44Z".into()), ..newer.clone() });
+        assert_eq!((index.holds("v1"), index.holds("v3")), (mode.hold(), true), "{mode}: the newest is the one");
+        index.delete(&newer.id);
 
         assert!(index.apply(deployment("v2")), "{mode}");
         assert_eq!(index.holds("v1"), mode.hold(), "{mode}");
