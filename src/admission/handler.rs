@@ -223,7 +223,7 @@ impl<W: World> App<W> {
         let Asked::Judge(Request::Catalog(change)) = review.asked(caller, guard)? else {
             return Err(review.stranger());
         };
-        let mutation = judge::mutate(&*self.world, &change).await;
+        let mutation = judge::mutate(&*self.world, &change, &review.user_info).await;
         let patch = mutation.decision.allowed().then(|| answer::patch(&change, &mutation)).flatten();
         Ok(Judged { decision: mutation.decision, patch, digests: Digests::of(&change) })
     }

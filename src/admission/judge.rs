@@ -11,17 +11,18 @@
 //! written for a request that is then denied only keeps an entry longer.
 
 use super::review::UserInfo;
+use crate::guard::WhileInUse;
 use crate::policy::{
     self, CatalogChange, Decision, Facts, Lift, Mutation, Needs, Request, Terms, Unread, WorkloadChange,
 };
 use crate::revision::Keep;
 use crate::usage::Epoch;
 use crate::world::{KeepError, LiftError, World};
-use futures::future::{OptionFuture, join_all};
+use futures::future::OptionFuture;
 use futures::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 
-/// How many reads of one kind are under way at once for one request: each is a connection to the API server.
+/// How many calls of one kind are under way at once for one request: each is a connection to the API server.
 const AT_ONCE: usize = 16;
 
 /// Judges what `who` requests in `world`, and writes what must be written before it may be allowed.
@@ -60,9 +61,16 @@ pub(super) async fn judge<W: World>(world: &W, request: &mut Request<'_>, who: &
     }
 }
 
-/// Says what the mutating webhook makes of `change` in `world`, once what that ends is kept.
-pub(super) async fn mutate<'c, W: World>(world: &W, change: &'c CatalogChange<'_>) -> Mutation<'c> {
-    let terms = Terms { epoch: world.epoch(&change.sharing()), guard: world.guard(), now: Timestamp::now() };
+/// Says what the mutating webhook makes of `change`, which `who` asks for in `world`, once what that ends is kept.
+pub(super) async fn mutate<'c, W: World>(world: &W, change: &'c CatalogChange<'_>, who: &UserInfo<'_>) -> Mutation<'c> {
+    let mut terms = Terms { epoch: world.epoch(&change.sharing()), guard: world.guard(), now: Timestamp::now() };
+    // Whoever may pass the rules means what is taken away to go at once: it is judged as that, and recorded.
+    if terms.guard.defers()
+        && change.break_glass().grants(terms.now)
+        && world.may_override(&who.requester(), &change.key.namespace).await == Ok(true)
+    {
+        terms.guard.while_in_use = WhileInUse::Deny;
+    }
     let found = match policy::seek(change) {
         Some(seek) => Some(world.revision(&seek).await),
         None => None,
@@ -176,10 +184,10 @@ async fn some_at_once<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     stream::iter(futures).buffer_unordered(AT_ONCE).collect().await
 }
 
-/// Writes all lifts, at once. One that could not be written counts more than a conflict: asking again will not
+/// Writes all lifts. One that could not be written counts more than a conflict: asking again will not
 /// make it better in time.
 async fn write<W: World>(world: &W, lifts: &[Lift]) -> Result<(), LiftError> {
-    let written = join_all(lifts.iter().map(|lift| world.lift(lift))).await;
+    let written = some_at_once(lifts.iter().map(|lift| world.lift(lift)).collect()).await;
     let gravest = written.into_iter().filter_map(Result::err).max_by_key(|error| match error {
         LiftError::Conflict => 0,
         LiftError::Unread(_) => 1,

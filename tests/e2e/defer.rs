@@ -139,10 +139,15 @@ fn what_cannot_be_deferred_is_denied(scene: &Scene<'_>) {
     assert_eq!(annotation(&stored, "retained"), r#"["v1"]"#);
     scene.apply(keys("models", &["v1", "v2", "v3"]).to_string()).ok();
     assert_eq!(annotation(&scene.get("configmap", "models"), "retained"), Value::Null);
-    // Whoever may pass the rules means it, and it goes at once.
+    // Whoever may pass the rules means it, and it goes at once; for everybody else it is as before.
     let grant = format!("modelguard.dev/break-glass={:.0} INC-1", Timestamp::now() + SignedDuration::from_mins(30));
     scene.kubectl(["annotate", "configmap", "models", &grant]).run().ok();
-    patch(r#"{"data":{"v1":null}}"#).ok().says("lets pass what modelguard denies: [MG101]");
+    let removal = r#"{"data":{"v1":null}}"#;
+    scene.kubectl(["create", "rolebinding", "dev", "--clusterrole=edit", "--user=dev"]).run().ok();
+    let by_dev = ["patch", "configmap", "models", "--type=merge", "-p", removal, "--as=dev"];
+    until("dev may edit", || scene.kubectl(["auth", "can-i", "patch", "configmaps", "--as=dev"]).succeed().map(drop));
+    scene.kubectl(by_dev).run().ok().says("entry v1 may still be needed");
+    patch(removal).ok().says("lets pass what modelguard denies: [MG101]").silent_on("deferred");
     let stored = scene.get("configmap", "models");
     assert_eq!(stored["data"], json!({"v2": "weights", "v3": "weights"}));
     // What a client says of it itself is nothing.
