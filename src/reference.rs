@@ -24,7 +24,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use thiserror::Error;
 
-/// The most references of one object: each that is added is read when it is admitted, and an index keeps all.
+/// The most references of one object, of its annotation and of its spec each: what is added is read when the object is
+/// admitted, and an index keeps all of it. A spec that names more keys of ConfigMaps counts as using these whole.
 const MOST: usize = 1000;
 
 /// The longest reason that is kept, in characters: a denial is under 1,000, and an index keeps reasons.
@@ -96,7 +97,7 @@ enum Unreadable {
     Item(#[from] InvalidItem),
     #[error("expected the name of a ConfigMap, found none")]
     NoName,
-    #[error("expected at most {MOST} references, found more")]
+    #[error("expected at most {MOST} entries in modelguard.dev/uses, found more")]
     TooMany,
     #[error("ConfigMap {config_map:?}: expected a key, but it {problem}")]
     Key { config_map: String, problem: InvalidName },
@@ -183,6 +184,10 @@ impl References {
             let offered = |it: &Reference| it.need == Need::All && serves.serves_any(&it.catalog);
             (!reference.as_ref().is_ok_and(offered)).then_some(reference)
         });
+        let mut implicit: Vec<_> = implicit.collect();
+        if implicit.len() > MOST {
+            implicit.iter_mut().flatten().for_each(|reference| reference.need = Need::All);
+        }
         let mut references: Self = read_uses(namespace, uses).chain(implicit).collect();
         // One more whole mount may be meant by it, and the first of the problems is enough to go on.
         references.unreadable = references.unreadable.or(serves.unreadable);
@@ -195,10 +200,6 @@ impl FromIterator<Result<Reference, Unreadable>> for References {
         let mut needs = BTreeSet::new();
         let mut problems = Problems::default();
         for one in all {
-            if needs.len() >= MOST {
-                problems.add(&Unreadable::TooMany);
-                break;
-            }
             match one {
                 Ok(reference) => {
                     needs.insert(reference);
@@ -253,7 +254,10 @@ impl Problems {
 // === helpers ===
 
 fn read_uses<'a>(namespace: &'a str, text: &'a str) -> impl Iterator<Item = Result<Reference, Unreadable>> + 'a {
-    annotation::parse(Annotation::Uses, namespace, text).map(|item| {
+    annotation::parse(Annotation::Uses, namespace, text).take(MOST + 1).enumerate().map(|(number, item)| {
+        if number == MOST {
+            return Err(Unreadable::TooMany);
+        }
         let (catalog, need) = item?;
         Ok(Reference { catalog, need, origin: Origin::Uses })
     })

@@ -27,6 +27,8 @@ struct Loss {
     /// What the format of the old version is.
     format: Format,
     entries: BTreeSet<EntryName>,
+    /// The same with those that are proven Idle: all must be so at once.
+    taken: BTreeSet<EntryName>,
     usage: Usage,
 }
 
@@ -131,7 +133,7 @@ fn loss(change: &CatalogChange<'_>, epoch: &CurrentEpoch) -> Option<Loss> {
     let old = change.old.as_ref()?;
     let Declared::Catalog(format, catalog) = &old.declared else { return None };
     let all = || catalog.names().cloned().collect();
-    let (code, candidates): (Code, BTreeSet<EntryName>) = match change.new.as_ref().map(|new| &new.declared) {
+    let (code, taken): (Code, BTreeSet<EntryName>) = match change.new.as_ref().map(|new| &new.declared) {
         None => (Code::CatalogInUse, all()),
         Some(Declared::Catalog(is, _)) if is == format => taken(change, *format),
         Some(Declared::Invalid(is, _)) if is == format => (Code::CatalogInvalid, all()),
@@ -144,8 +146,8 @@ fn loss(change: &CatalogChange<'_>, epoch: &CurrentEpoch) -> Option<Loss> {
         Proof::Standalone(idle) => idle.contains(entry),
     };
     let idle = |entry: &EntryName| proven(entry) && !hold.keeps(entry);
-    let entries: BTreeSet<_> = candidates.into_iter().filter(|entry| !idle(entry)).collect();
-    (!entries.is_empty()).then_some(Loss { code, format: *format, entries, usage })
+    let entries: BTreeSet<_> = taken.iter().filter(|entry| !idle(entry)).cloned().collect();
+    (!entries.is_empty()).then_some(Loss { code, format: *format, entries, taken, usage })
 }
 
 /// The entries that nobody will find any more, be it after `change` or once what it leaves for a while is gone, where the
@@ -219,7 +221,7 @@ fn judge_loss(change: &CatalogChange<'_>, loss: &Loss, facts: &Facts, terms: &Te
     let held: BTreeMap<_, _> = holders.iter().filter(|(_, holders)| !holders.is_empty()).collect();
     if !held.is_empty() {
         let code = code_for(change, loss.code, &held);
-        let patience = patience(change, loss, &held, facts, terms.guard);
+        let patience = patience(change, loss, &held, facts, terms);
         return message::in_use(change, code, &held, &patience).into();
     }
     if let Err(unread) = &terms.epoch {
@@ -269,10 +271,12 @@ fn patience(
     loss: &Loss,
     held: &BTreeMap<&EntryName, &Holders>,
     facts: &Facts,
-    guard: Guard,
+    terms: &Terms,
 ) -> Patience {
-    match guard.while_in_use {
+    match terms.guard.while_in_use {
         WhileInUse::Wait if waiting_helps(change, loss, held, facts) => Patience::Waits,
+        // By break-glass nothing is deferred.
+        WhileInUse::Defer if change.break_glass().grants(terms.now) => Patience::None,
         WhileInUse::Defer => Patience::Undeferrable(undeferrable(change, loss)),
         WhileInUse::Deny | WhileInUse::Wait | WhileInUse::Warn | WhileInUse::Audit => Patience::None,
     }
@@ -342,12 +346,12 @@ fn settling(change: &CatalogChange<'_>, loss: &Loss, facts: &Facts, guard: Guard
     if let Some(kept) = loss.entries.iter().find(|entry| hold.keeps(entry)) {
         return message::kept(change, kept).into();
     }
-    let room = loss.usage.room_for(&loss.entries);
-    if room < loss.entries.len() {
-        return message::settling::too_many(change, &loss.entries, room).into();
+    let room = loss.usage.room_for(&loss.taken);
+    if room < loss.taken.len() {
+        return message::settling::too_many(change, &loss.taken, room).into();
     }
     let prospect = facts.prospect.clone().unwrap_or_else(stuck);
-    let settle = if change.caller.dry_run { BTreeSet::new() } else { loss.entries.clone() };
+    let settle = if change.caller.dry_run { BTreeSet::new() } else { loss.taken.clone() };
     Decision { settle, ..Decision::from(message::settling::settling(change, &loss.entries, &prospect, guard)) }
 }
 

@@ -44,7 +44,7 @@ pub enum Code {
     LastServer,
     /// MG401: a namespace whose catalogs others need is deleted.
     NamespaceInUse,
-    /// MG402: the guard label is taken from a namespace whose workloads hold entries.
+    /// MG402: the guard label is taken from a namespace whose workloads hold entries, or whose catalogs others need.
     NamespaceOptOut,
     /// MG502: break-glass that grants nothing.
     OverrideDenied,

@@ -128,7 +128,7 @@ pub struct NamespaceChange {
 pub enum Departure {
     /// With everything in it.
     Deletion,
-    /// Its label goes: the references of its workloads would no longer count.
+    /// Its label goes: the references of its workloads would no longer count, and nobody would be asked when it is deleted.
     OptOut,
 }
 

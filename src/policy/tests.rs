@@ -510,8 +510,8 @@ fn what_is_too_much_to_be_proven_at_once_is_to_be_removed_in_parts() {
     assert_eq!((denial.code.id(), denial.status, denial.retry_after), ("MG103", 403, None));
     assert_eq!(
         denial.message,
-        "[MG103] models: it would take 500 entries away at once, and no more than 287 of them can be proven unused at a \
-         time.\nThis is step 3 (remove) of a release. Remove them in parts of 287 at most. See: kubectl modelguard status \
+        "[MG103] models: it would take 500 entries away at once, and no more than 286 of them can be proven unused at a \
+         time.\nThis is step 3 (remove) of a release. Remove them in parts of 286 at most. See: kubectl modelguard status \
          models -n prod"
     );
 }

@@ -412,5 +412,9 @@ fn what_references_too_much_is_read_no_further() {
     assert_eq!((most.needs.len(), most.unreadable), (MOST, None));
     let more = read(MOST + 1);
     assert_eq!(more.needs.len(), MOST);
-    assert_eq!(more.unreadable.as_deref(), Some("expected at most 1000 references, found more"));
+    let keys = (0..=MOST).map(|number| json!({"key": format!("k{number}"), "path": "p"})).collect::<Vec<_>>();
+    let volumes = json!([{"name": "v", "configMap": {"name": "ordinary", "items": keys}}]);
+    let whole = of(template("", "", json!({"containers": [], "volumes": volumes})));
+    assert_eq!((shown(&whole), whole.unreadable), (vec!["prod/ordinary:*".to_owned()], None));
+    assert_eq!(more.unreadable.as_deref(), Some("expected at most 1000 entries in modelguard.dev/uses, found more"));
 }

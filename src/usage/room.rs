@@ -11,9 +11,9 @@ pub(super) const LARGEST: usize = 32 * 1024;
 const IDLE: usize = 3;
 const SETTLING: usize = 6;
 
-/// The length of an id, and what stands around all entries that are Settling.
+/// The length of an id; and the epoch, and what stands around all entries that are Settling.
 const ID: usize = 8;
-const FRAME: usize = 16;
+const FRAME: usize = 64;
 
 impl Usage {
     /// How many of `entries` can be Settling at once, if no other entry is.
