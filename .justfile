@@ -27,6 +27,10 @@ races rounds="2000":
     MODELGUARD_RACE_ROUNDS={{rounds}} cargo test --locked --test e2e -- races::no_holder --nocapture
     MODELGUARD_RACE_ROUNDS={{rounds}} cargo test --locked --test e2e -- races::among --nocapture
 
+# The model checks, and how many states each has gone through
+model:
+    cargo test --locked --test protocol -- --nocapture
+
 # Write the generated files anew
 generate:
     GENERATE=1 cargo test --locked --test cli

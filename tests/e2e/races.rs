@@ -477,7 +477,9 @@ impl Track {
 
     /// Has the entry proven Idle.
     async fn settle(&self, round: &Round) -> Result<(), kube::Error> {
-        let round = &Round { removal: Removal::Patch, ..round.clone() };
+        // A rollback is not refused: what it may not remove is retained.
+        let removal = if round.removal == Removal::Rollback { Removal::Patch } else { round.removal };
+        let round = &Round { removal, ..round.clone() };
         match self.remove(round, Duration::ZERO).await {
             Err(refused) if code(&refused) == "MG103" => self.wait_for_idle(round).await,
             // It was asked before, with an answer that got lost.
