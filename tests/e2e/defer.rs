@@ -147,7 +147,7 @@ fn what_cannot_be_deferred_is_denied(scene: &Scene<'_>) {
     let by_dev = ["patch", "configmap", "models", "--type=merge", "-p", removal, "--as=dev"];
     until("dev may edit", || scene.kubectl(["auth", "can-i", "patch", "configmaps", "--as=dev"]).succeed().map(drop));
     scene.kubectl(by_dev).run().ok().says("entry v1 may still be needed");
-    patch(removal).ok().says("lets pass what modelguard denies: [MG101]").silent_on("deferred");
+    patch(removal).ok().says("lets pass what modelguard denies: [MG101]").silent_on("It cannot be deferred");
     let stored = scene.get("configmap", "models");
     assert_eq!(stored["data"], json!({"v2": "weights", "v3": "weights"}));
     // What a client says of it itself is nothing.
