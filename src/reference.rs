@@ -24,8 +24,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use thiserror::Error;
 
-/// The most references of one object, of its annotation and of its spec each: what is added is read when the object is
-/// admitted, and an index keeps all of it. A spec that names more keys of ConfigMaps counts as using these whole.
+/// The most entries that one object may name in its annotation, and the most ConfigMaps in its spec: what is added is read
+/// when the object is admitted, and an index keeps all of it.
 const MOST: usize = 1000;
 
 /// The longest reason that is kept, in characters: a denial is under 1,000, and an index keeps reasons.
@@ -97,8 +97,8 @@ enum Unreadable {
     Item(#[from] InvalidItem),
     #[error("expected the name of a ConfigMap, found none")]
     NoName,
-    #[error("expected at most {MOST} entries in modelguard.dev/uses, found more")]
-    TooMany,
+    #[error("expected at most {MOST} {0}, found more")]
+    TooMany(&'static str),
     #[error("ConfigMap {config_map:?}: expected a key, but it {problem}")]
     Key { config_map: String, problem: InvalidName },
 }
@@ -168,6 +168,11 @@ impl References {
         Self { unreadable: Some(bounded(reason)), ..read_uses(namespace, uses).collect() }
     }
 
+    /// The ConfigMaps of which anything is needed.
+    pub fn catalogs(&self) -> BTreeSet<&CatalogKey> {
+        self.needs.iter().map(|reference| &reference.catalog).collect()
+    }
+
     /// Whether the object needs nothing, for certain.
     pub fn is_empty(&self) -> bool {
         self.needs.is_empty() && self.unreadable.is_none()
@@ -184,11 +189,7 @@ impl References {
             let offered = |it: &Reference| it.need == Need::All && serves.serves_any(&it.catalog);
             (!reference.as_ref().is_ok_and(offered)).then_some(reference)
         });
-        let mut implicit: Vec<_> = implicit.collect();
-        if implicit.len() > MOST {
-            implicit.iter_mut().flatten().for_each(|reference| reference.need = Need::All);
-        }
-        let mut references: Self = read_uses(namespace, uses).chain(implicit).collect();
+        let mut references: Self = read_uses(namespace, uses).chain(bounded_config_maps(implicit)).collect();
         // One more whole mount may be meant by it, and the first of the problems is enough to go on.
         references.unreadable = references.unreadable.or(serves.unreadable);
         references
@@ -256,10 +257,24 @@ impl Problems {
 fn read_uses<'a>(namespace: &'a str, text: &'a str) -> impl Iterator<Item = Result<Reference, Unreadable>> + 'a {
     annotation::parse(Annotation::Uses, namespace, text).take(MOST + 1).enumerate().map(|(number, item)| {
         if number == MOST {
-            return Err(Unreadable::TooMany);
+            return Err(Unreadable::TooMany("entries in modelguard.dev/uses"));
         }
         let (catalog, need) = item?;
         Ok(Reference { catalog, need, origin: Origin::Uses })
+    })
+}
+
+/// The references to the first [`MOST`] ConfigMaps, and an error if there are more. Keys are no matter: a ConfigMap is read once.
+fn bounded_config_maps(
+    implicit: impl Iterator<Item = Result<Reference, Unreadable>>,
+) -> impl Iterator<Item = Result<Reference, Unreadable>> {
+    let mut known = BTreeSet::new();
+    implicit.map(move |reference| {
+        let reference = reference?;
+        if known.len() < MOST && !known.contains(&reference.catalog) {
+            known.insert(reference.catalog.clone());
+        }
+        if known.contains(&reference.catalog) { Ok(reference) } else { Err(Unreadable::TooMany("ConfigMaps")) }
     })
 }
 

@@ -179,7 +179,8 @@ impl Namespace {
         self.tally_present(set, tally);
         let reason = self.sets.get(set).and_then(|references| references.unreadable.as_deref());
         for name in self.targets_of(set, Self::may_wake) {
-            self.tally_template(HolderKind::ReplicaSet, name, reason.map(Into::into), tally);
+            // Not as an older template of its owner: no rollout takes it away.
+            tally.template(&self.name, HolderKind::ReplicaSet.kind(), name, reason.map(Into::into));
         }
         if self.rollback_targets.hold() {
             self.tally_targets(&BTreeSet::from([set]), tally);
@@ -419,10 +420,18 @@ impl Namespace {
         hash.is_some_and(|hash| self.is_pending(HolderKind::Rollout, HolderKind::ReplicaSet, name, hash))
     }
 
-    /// Whether it is the newest of a Deployment that is paused at zero.
+    /// Whether it is the newest of a Deployment that is paused at zero, among those that reference the same catalog: whoever
+    /// proves something of that sees no others.
     fn may_wake(&self, name: &str, target: &Target) -> bool {
-        let owner = |name: &str| self.object(HolderKind::ReplicaSet, name).and_then(|object| object.owner);
-        let is_newer = |(other, it): (&Arc<str>, &Target)| it.created > target.created && owner(other) == owner(name);
+        let of = |name: &str| self.object(HolderKind::ReplicaSet, name).map(|object| (object.owner, object.set));
+        let Some((owner, set)) = of(name) else { return false };
+        let catalogs = |set: Option<SetId>| self.sets.get(set?).map(References::catalogs);
+        let shares = |other: Option<SetId>| {
+            catalogs(set).zip(catalogs(other)).is_some_and(|(own, other)| !own.is_disjoint(&other))
+        };
+        let is_newer = |(other, it): (&Arc<str>, &Target)| {
+            it.created > target.created && of(other).is_some_and(|(its, set)| its == owner && shares(set))
+        };
         self.is_pending(HolderKind::Deployment, HolderKind::ReplicaSet, name, NEWEST_REPLICA_SET)
             && !self.targets.values().flatten().any(is_newer)
     }

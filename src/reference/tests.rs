@@ -412,9 +412,13 @@ fn what_references_too_much_is_read_no_further() {
     assert_eq!((most.needs.len(), most.unreadable), (MOST, None));
     let more = read(MOST + 1);
     assert_eq!(more.needs.len(), MOST);
+    let mounting = |volumes: Vec<Value>| of(template("", "", json!({"containers": [], "volumes": volumes})));
     let keys = (0..=MOST).map(|number| json!({"key": format!("k{number}"), "path": "p"})).collect::<Vec<_>>();
-    let volumes = json!([{"name": "v", "configMap": {"name": "ordinary", "items": keys}}]);
-    let whole = of(template("", "", json!({"containers": [], "volumes": volumes})));
-    assert_eq!((shown(&whole), whole.unreadable), (vec!["prod/ordinary:*".to_owned()], None));
+    let one = mounting(vec![json!({"name": "v", "configMap": {"name": "ordinary", "items": keys}})]);
+    assert_eq!((one.needs.len(), one.unreadable), (MOST + 1, None), "however many keys of one ConfigMap");
+    let volume = |number: usize| json!({"name": "v", "configMap": {"name": format!("ordinary-{number}")}});
+    let many = mounting((0..MOST + 2).map(volume).collect());
+    assert_eq!(many.needs.len(), MOST);
+    assert_eq!(many.unreadable.as_deref(), Some("expected at most 1000 ConfigMaps, found more (and 1 more)"));
     assert_eq!(more.unreadable.as_deref(), Some("expected at most 1000 entries in modelguard.dev/uses, found more"));
 }

@@ -227,7 +227,7 @@ fn what_a_paused_deployment_kept_holds_at_zero(scene: &Scene<'_>) {
     let uses = json!({"metadata": {"annotations": {"modelguard.dev/uses": "models:v2"}}});
     patch(json!({"paused": true, "template": uses}));
     until("the template is known", || remove(scene, "models", "v2").denies("MG101"));
-    remove(scene, "models", "v1").denied("MG101").says("Deployment");
+    remove(scene, "models", "v1").denied("MG101").says("the pod template of ReplicaSet");
 
     patch(json!({"replicas": 1}));
     let path = "jsonpath={range .items[*]}{.metadata.annotations.modelguard\\.dev/uses} {end}";

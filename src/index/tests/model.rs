@@ -74,8 +74,10 @@ impl Model {
     }
 
     fn is_newest(&self, facts: &Facts) -> bool {
+        let shares = |it: &Facts| !it.references.catalogs().is_disjoint(&facts.references.catalogs());
         let is_of_it = |it: &Facts| {
             (&it.id.namespace, it.id.kind, &it.owner) == (&facts.id.namespace, facts.id.kind, &facts.owner)
+                && shares(it)
         };
         let is_target = |it: &Facts| it.rollback_target.is_some() && !it.references.is_empty();
         let all = self.objects.values().map(|(it, _)| it);
@@ -129,7 +131,9 @@ impl Model {
             let Some(unreadable) = self.holds(facts, catalog, format, entry) else {
                 continue;
             };
-            let (kind, name) = self.top(facts);
+            // What a paused Deployment may wake is told of by itself.
+            let is_woken = facts.rollback_target.as_ref().is_some_and(|target| &*target.owner.kind == "Deployment");
+            let (kind, name) = if is_woken { (facts.id.kind.kind(), &*facts.id.name) } else { self.top(facts) };
             let it = all.entry((&facts.id.namespace, kind, name)).or_insert_with(|| Workload {
                 kind: kind.into(),
                 namespace: facts.id.namespace.clone(),
@@ -144,7 +148,7 @@ impl Model {
                 it.pods += 1;
                 it.pod_names.push(facts.id.name.clone());
             } else {
-                it.template |= facts.owner.is_none();
+                it.template |= facts.owner.is_none() || is_woken;
             }
             if it.unreadable.is_none() {
                 it.unreadable = unreadable.map(Into::into);

@@ -131,7 +131,8 @@ fn what_a_deployment_kept_holds_while_that_is_paused_at_zero() {
         assert!(index.holds("v1"), "{mode}");
         let holders = index.of("v1");
         let named: Vec<_> = holders.workloads.iter().map(|it| (&*it.kind, &*it.name, it.template)).collect();
-        assert!(named.contains(&("Deployment", "api", false)), "{mode}: {named:?}");
+        assert!(named.contains(&("ReplicaSet", "api-1", true)), "{mode}: {named:?}");
+        assert!(!holders.will_go(), "{mode}: nobody who waits is helped");
         assert_eq!(targets(&index, "v1"), [], "{mode}: it takes no rollback");
         let demands: Vec<_> = index.demands().map(|it| Demand::holders(&[it]).workloads_total).collect();
         assert_eq!(demands.iter().sum::<usize>(), 1, "{mode}: nobody lacks what is not there, but for the template");
