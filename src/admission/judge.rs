@@ -66,6 +66,8 @@ pub(super) async fn mutate<'c, W: World>(world: &W, change: &'c CatalogChange<'_
     let mut terms = Terms { epoch: world.epoch(&change.sharing()), guard: world.guard(), now: Timestamp::now() };
     // Whoever may pass the rules means what is taken away to go at once: it is judged as that, and recorded.
     if terms.guard.defers()
+        && !change.caller.own
+        && !change.diff.removed.is_empty()
         && change.break_glass().grants(terms.now)
         && world.may_override(&who.requester(), &change.key.namespace).await == Ok(true)
     {
@@ -76,6 +78,7 @@ pub(super) async fn mutate<'c, W: World>(world: &W, change: &'c CatalogChange<'_
         None => None,
     };
     let mut mutation = policy::mutate(change, found, &terms);
+    mutation.decision.facts.enforcement = world.guard().while_in_use;
     if let Some(keep) = mutation.keep.filter(|_| !change.caller.dry_run) {
         match world.keep(&keep).await {
             Ok(()) | Err(KeepError::Going) => {}

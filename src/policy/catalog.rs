@@ -17,7 +17,7 @@ use crate::holder::{Hold, Holders};
 use crate::names;
 use crate::retention::{self, Retained, Retention};
 use crate::revision::{self, Place, keeps_the_same};
-use crate::usage::{State, Usage};
+use crate::usage::{Epoch, State, Usage};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Entries that a change takes away although they are not proven Idle.
@@ -224,10 +224,10 @@ fn judge_loss(change: &CatalogChange<'_>, loss: &Loss, facts: &Facts, terms: &Te
         let patience = patience(change, loss, &held, facts, terms);
         return message::in_use(change, code, &held, &patience).into();
     }
-    if let Err(unread) = &terms.epoch {
-        return message::unverified(&subject(change), unread).into();
+    match &terms.epoch {
+        Ok(epoch) => settling(change, loss, facts, (epoch, terms.guard)),
+        Err(unread) => message::unverified(&subject(change), unread).into(),
     }
-    settling(change, loss, facts, terms.guard)
 }
 
 /// MG101: the namespaces that a change no longer shares the catalog with, and what they may hold of it.
@@ -340,13 +340,13 @@ fn code_for(change: &CatalogChange<'_>, code: Code, held: &BTreeMap<&EntryName, 
 }
 
 /// MG103: nobody holds what is taken away, and the proof of it is not complete.
-fn settling(change: &CatalogChange<'_>, loss: &Loss, facts: &Facts, guard: Guard) -> Decision {
+fn settling(change: &CatalogChange<'_>, loss: &Loss, facts: &Facts, (epoch, guard): (&Epoch, Guard)) -> Decision {
     let stuck = || Prospect::Stuck("it is not known whether the controller runs".to_owned());
     let hold = hold(change);
     if let Some(kept) = loss.entries.iter().find(|entry| hold.keeps(entry)) {
         return message::kept(change, kept).into();
     }
-    let room = loss.usage.room_for(&loss.taken);
+    let room = loss.usage.room_for(&loss.taken, epoch);
     if room < loss.taken.len() {
         return message::settling::too_many(change, &loss.taken, room).into();
     }

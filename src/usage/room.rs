@@ -1,6 +1,6 @@
 //! How much the annotation has room for.
 
-use super::Usage;
+use super::{Epoch, State, Usage};
 use crate::catalog::EntryName;
 
 /// The most that the annotation may take, in bytes: an eighth of what all annotations of an object may.
@@ -16,12 +16,13 @@ const ID: usize = 8;
 const FRAME: usize = 64;
 
 impl Usage {
-    /// How many of `entries` can be Settling at once, if no other entry is.
-    pub fn room_for<'a>(&self, entries: impl IntoIterator<Item = &'a EntryName>) -> usize {
+    /// How many of `entries` can be Settling at once, or stay Idle in `epoch`, if no other entry is either.
+    pub fn room_for<'a>(&self, entries: impl IntoIterator<Item = &'a EntryName>, epoch: &Epoch) -> usize {
         let others = self.clone().retaining(|_| false);
         let mut left = LARGEST.saturating_sub(others.render().map_or(0, |text| text.len()) + FRAME);
         let fits = |entry: &&EntryName| {
-            let takes = entry.as_str().len() + ID + SETTLING;
+            let is_idle = self.state(entry, epoch) == State::Idle;
+            let takes = entry.as_str().len() + if is_idle { IDLE } else { ID + SETTLING };
             let fits = takes <= left;
             left = left.saturating_sub(takes);
             fits
@@ -46,7 +47,7 @@ impl Usage {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Epoch, SettlingId, Why};
+    use super::super::{SettlingId, Why};
     use super::*;
 
     fn names(count: usize) -> Vec<EntryName> {
@@ -59,7 +60,7 @@ mod tests {
         let id = || SettlingId::new("abcdefgh");
         let (others, wanted) = (names(300), names(2000).split_off(300));
         let before = Usage::new(epoch.clone()).settle(&epoch, &others, Why::Quiet, id);
-        let room = before.room_for(&wanted);
+        let room = before.room_for(&wanted, &epoch);
         assert!((700..740).contains(&room), "{room}");
         let settled = before.settle(&epoch, &wanted[..room], Why::Refused, id);
         assert_eq!(settled.settling(&epoch).filter(|(entry, _)| wanted.contains(entry)).count(), room);
