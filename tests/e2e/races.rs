@@ -475,26 +475,39 @@ impl Track {
         }
     }
 
-    /// Has the entry proven Idle.
+    /// Has the entry proven Idle; again if that was cut short.
     async fn settle(&self, round: &Round) -> Result<(), kube::Error> {
         // A rollback is not refused: what it may not remove is retained.
         let removal = if round.removal == Removal::Rollback { Removal::Patch } else { round.removal };
-        let round = &Round { removal, ..round.clone() };
-        match self.remove(round, Duration::ZERO).await {
-            Err(refused) if code(&refused) == "MG103" => self.wait_for_idle(round).await,
-            // It was asked before, with an answer that got lost.
-            Ok(_) => Ok(()),
-            Err(other) => Err(other),
+        let refused = &Round { removal, ..round.clone() };
+        while !self.is_marked(round).await? {
+            match self.remove(refused, Duration::ZERO).await {
+                Err(refused) if code(&refused) == "MG103" => break,
+                Err(other) => return Err(other),
+                // It was Idle already, and is gone.
+                Ok(_) => self.prepare(round).await?,
+            }
         }
+        self.wait_for_idle(round).await
+    }
+
+    /// Whether the entry is Settling or Idle.
+    async fn is_marked(&self, round: &Round) -> Result<bool, kube::Error> {
+        let usage = self.usage(round).await?;
+        Ok(!usage["settling"][ENTRY].is_null() || is_idle(&usage))
+    }
+
+    async fn usage(&self, round: &Round) -> Result<Value, kube::Error> {
+        let catalog = self.catalogs.get(&round.catalog()).await?;
+        let usage = catalog.metadata.annotations.unwrap_or_default().remove("modelguard.dev/usage");
+        Ok(serde_json::from_str(usage.as_deref().unwrap_or("{}")).expect("JSON"))
     }
 
     async fn wait_for_idle(&self, round: &Round) -> Result<(), kube::Error> {
         let start = Instant::now();
         loop {
-            let catalog = self.catalogs.get(&round.catalog()).await?;
-            let usage = catalog.metadata.annotations.unwrap_or_default().remove("modelguard.dev/usage");
-            let usage: Value = serde_json::from_str(usage.as_deref().unwrap_or("{}")).expect("JSON");
-            if usage["idle"].as_array().is_some_and(|idle| idle.iter().any(|entry| entry == ENTRY)) {
+            let usage = self.usage(round).await?;
+            if is_idle(&usage) {
                 return Ok(());
             }
             assert!(start.elapsed() < LONG, "{round:?} waits for its entry to be Idle: {usage}");
@@ -678,6 +691,10 @@ where
 {
     let object = serde_json::from_value(object).expect("an object of its kind");
     api.create(&PostParams::default(), &object).await.map(drop)
+}
+
+fn is_idle(usage: &Value) -> bool {
+    usage["idle"].as_array().is_some_and(|idle| idle.iter().any(|entry| entry == ENTRY))
 }
 
 fn uses(metadata: &ObjectMeta) -> Option<String> {
