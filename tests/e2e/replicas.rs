@@ -105,7 +105,8 @@ fn either_may_be_killed(scene: &Scene<'_>) {
             "replicas, leader killed: Idle {waited:.1?} after it was refused, {led:.1?} after the other one leads"
         );
         assert!(waited > SETTLE, "{waited:?}: sooner than Δ");
-        assert!(led < SETTLE / 2, "{led:?}: the wait began anew");
+        // Had the wait begun anew with the other one, it would have taken all of Δ, however fast the machine is.
+        assert!(led < SETTLE, "{led:?}: the wait began anew");
         let removal = ["patch", "configmap", "proof", "--type=merge", r#"-p={"data":{"v1":null}}"#];
         scene.kubectl(removal).run().ok();
         modelguard.replicas[number].restart().expect("it starts");
