@@ -9,6 +9,7 @@
 
 mod kind;
 mod pod;
+mod seek;
 mod workload;
 
 pub use kind::HolderKind;
@@ -16,6 +17,7 @@ pub use pod::{
     ConfigMapKey, ConfigMapSource, Container, EnvFrom, EnvVar, EnvVarSource, KeyToPath, Projected, Projection, Spec,
     Template, Volume, WorkloadRef,
 };
+pub(crate) use seek::seek;
 pub use workload::{
     Condition, NEWEST_REPLICA_SET, NoTemplate, Owner, PodTemplate, RevisionData, RollbackTarget, Workload,
     WorkloadMetadata, WorkloadStatus,

@@ -187,7 +187,7 @@ impl<W: World> App<W> {
                 tracing::error!(%uid, subject, "a defect in modelguard kept it from judging a request");
                 let what = "a defect in modelguard kept it from being judged, so it is not allowed.";
                 let next = "An admin looks at modelguard's logs.";
-                let denial = policy::not_verified(&review.subject(), what, next, Vec::new());
+                let denial = policy::not_verified(&subject, what, next, Vec::new());
                 Denial { status: 500, retry_after: None, ..denial }.into()
             }
             Err(_elapsed) => {

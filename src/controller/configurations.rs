@@ -37,7 +37,9 @@ trait Webhook: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone 
     fn defect(&self) -> Option<String>;
 
     /// What else it does not protect, and should.
-    fn gap(&self) -> Option<String>;
+    fn gap(&self) -> Option<String> {
+        None
+    }
 }
 
 impl Webhook for MutatingWebhookConfiguration {
@@ -45,10 +47,6 @@ impl Webhook for MutatingWebhookConfiguration {
 
     fn defect(&self) -> Option<String> {
         defect::of_mutating(self.webhooks.as_deref().unwrap_or_default())
-    }
-
-    fn gap(&self) -> Option<String> {
-        None
     }
 }
 

@@ -423,6 +423,9 @@ impl Namespace {
     /// Whether it is the newest of a Deployment that is paused at zero, among those that reference the same catalog: whoever
     /// proves something of that sees no others.
     fn may_wake(&self, name: &str, target: &Target) -> bool {
+        if !self.is_pending(HolderKind::Deployment, HolderKind::ReplicaSet, name, NEWEST_REPLICA_SET) {
+            return false;
+        }
         let of = |name: &str| self.object(HolderKind::ReplicaSet, name).map(|object| (object.owner, object.set));
         let Some((owner, set)) = of(name) else { return false };
         let catalogs = |set: Option<SetId>| self.sets.get(set?).map(References::catalogs);
@@ -432,8 +435,7 @@ impl Namespace {
         let is_newer = |(other, it): (&Arc<str>, &Target)| {
             it.created > target.created && of(other).is_some_and(|(its, set)| its == owner && shares(set))
         };
-        self.is_pending(HolderKind::Deployment, HolderKind::ReplicaSet, name, NEWEST_REPLICA_SET)
-            && !self.targets.values().flatten().any(is_newer)
+        !self.targets.values().flatten().any(is_newer)
     }
 
     /// Whether the object is what its owner, of kind `by`, may still make pods from, and calls `revision`.

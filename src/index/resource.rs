@@ -10,7 +10,7 @@ use super::facts::{CatalogFacts, Facts};
 use super::{Index, Source};
 use crate::holder::ObjectId;
 use crate::names;
-use crate::object::{ConfigMap, HolderKind, Workload};
+use crate::object::{ConfigMap, HolderKind, Workload, seek};
 use crate::reference::CatalogKey;
 use kube::Resource;
 use kube::core::{DynamicResourceScope, ObjectMeta};
@@ -18,6 +18,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
+
+/// Where a pod template, or a pod, is in one holder kind or another.
+const HOLDERS: [&[&str]; 4] =
+    [&["data", "spec", "template"], &[], &["spec", "jobTemplate", "spec", "template"], &["spec", "template"]];
 
 /// What is read of the objects of one kind.
 pub(super) trait Read: Clone + fmt::Debug + Send + Sync + Sized + 'static {
@@ -90,71 +94,6 @@ pub(super) struct Guarded {
     resource_version: String,
     stamp: String,
     is_going: bool,
-}
-
-/// What can be read of an object of which not all can: its name, and where a pod template, or a pod, keeps its annotations in
-/// one holder kind or another. However deep the rest is nested: nothing else is looked into.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Remains {
-    metadata: Lenient<Salvaged>,
-    spec: Lenient<SalvagedSpec>,
-    /// Of a ControllerRevision.
-    data: Lenient<SalvagedJob>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Salvaged {
-    name: Lenient<Option<String>>,
-    namespace: Lenient<Option<String>>,
-    resource_version: Lenient<Option<String>>,
-    annotations: Lenient<SalvagedAnnotations>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct SalvagedAnnotations {
-    /// [`names::USES`]
-    #[serde(rename = "modelguard.dev/uses")]
-    uses: Lenient<Option<String>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct SalvagedSpec {
-    template: Lenient<SalvagedTemplate>,
-    job_template: Lenient<SalvagedJob>,
-}
-
-/// What has a template one level further down.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct SalvagedJob {
-    spec: Lenient<SalvagedJobSpec>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct SalvagedJobSpec {
-    template: Lenient<SalvagedTemplate>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct SalvagedTemplate {
-    metadata: Lenient<Salvaged>,
-}
-
-/// What can be read as that; else its default, so that it costs nothing around it.
-#[derive(Default)]
-struct Lenient<T>(T);
-
-impl<'de, T: Default + for<'a> Deserialize<'a>> Deserialize<'de> for Lenient<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let json = <&'de RawValue>::deserialize(deserializer)?.get();
-        Ok(Self(serde_json::from_str(json).unwrap_or_default()))
-    }
 }
 
 // === impl Source ===
@@ -262,24 +201,16 @@ impl<'de, T: Read> Deserialize<'de> for Listed<T> {
 
 impl<T> Listed<T> {
     fn undecoded(json: &str, error: &serde_json::Error) -> Self {
-        let Remains { metadata, spec, data } = serde_json::from_str(json).unwrap_or_default();
-        let uses = [
-            &data.0.spec.0.template.0.metadata.0,
-            &metadata.0,
-            &spec.0.job_template.0.spec.0.template.0.metadata.0,
-            &spec.0.template.0.metadata.0,
-        ];
-        let uses = uses.into_iter().filter_map(|metadata| metadata.annotations.0.uses.0.as_deref());
-        let uses = uses.collect::<Vec<_>>().join(",");
-        let Salvaged { name, namespace, resource_version, .. } = metadata.0;
+        let text = |path: &[&'static str]| seek(json.as_bytes(), path);
+        let uses = HOLDERS.iter().filter_map(|at| text(&[at, &["metadata", "annotations", names::USES][..]].concat()));
         Self {
             meta: ObjectMeta {
-                name: name.0,
-                namespace: namespace.0,
-                resource_version: resource_version.0,
+                name: text(&["metadata", "name"]),
+                namespace: text(&["metadata", "namespace"]),
+                resource_version: text(&["metadata", "resourceVersion"]),
                 ..ObjectMeta::default()
             },
-            content: Err(Undecoded { reason: error.to_string(), uses }),
+            content: Err(Undecoded { reason: error.to_string(), uses: uses.collect::<Vec<_>>().join(",") }),
         }
     }
 }

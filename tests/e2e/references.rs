@@ -200,10 +200,7 @@ fn what_an_autoscaler_took_to_zero_holds(scene: &Scene<'_>) {
     let autoscaler = ["--as=system:serviceaccount:kube-system:horizontal-pod-autoscaler", "--as-group=system:masters"];
     let scale = |replicas: &str| scene.kubectl(["scale", "deployment", "api", replicas]).args(autoscaler).run();
     scale("--replicas=0").ok();
-    until("its pods are gone", || match &*scene.kubectl(["get", "pods", "-o", "name"]).run().ok().stdout {
-        "" => Ok(()),
-        pods => Err(pods.to_owned()),
-    });
+    until_no_pods(scene);
     remove(scene, "models", "v1").denied("MG101").says("Deployment");
     scale("--replicas=1").ok();
     scene.rolled_out("deployment/api");
@@ -220,10 +217,7 @@ fn what_a_paused_deployment_kept_holds_at_zero(scene: &Scene<'_>) {
         scene.kubectl(["patch", "deployment", "api", "--type=merge", "-p", &patch]).run().ok();
     };
     patch(json!({"replicas": 0}));
-    until("its pods are gone", || match &*scene.kubectl(["get", "pods", "-o", "name"]).run().ok().stdout {
-        "" => Ok(()),
-        pods => Err(pods.to_owned()),
-    });
+    until_no_pods(scene);
     let uses = json!({"metadata": {"annotations": {"modelguard.dev/uses": "models:v2"}}});
     patch(json!({"paused": true, "template": uses}));
     until("the template is known", || remove(scene, "models", "v2").denies("MG101"));
@@ -238,6 +232,13 @@ fn what_a_paused_deployment_kept_holds_at_zero(scene: &Scene<'_>) {
         }
     });
     remove(scene, "models", "v1").denied("MG101").says("Deployment");
+}
+
+fn until_no_pods(scene: &Scene<'_>) {
+    until("its pods are gone", || match &*scene.kubectl(["get", "pods", "-o", "name"]).run().ok().stdout {
+        "" => Ok(()),
+        pods => Err(pods.to_owned()),
+    });
 }
 
 /// Below the partition, missing pods are made from the older revision.

@@ -8,10 +8,11 @@
 //! ```
 //! Time goes on one tick, or until a Closed catalog is given up; Δ is two ticks.
 
+use crate::departing::app;
 use jiff::Timestamp;
 use modelguard::catalog::Format;
 use modelguard::guard::Guard;
-use modelguard::holder::{Hold, Holders, ObjectId, Workload as Holding};
+use modelguard::holder::{Hold, Holders, ObjectId};
 use modelguard::object::{Content, HolderKind, Workload};
 use modelguard::policy::{
     self, BreakGlass, Caller, Declared, Departure, Facts, NamespaceChange, Prospect, Request, SharedCatalog, Stored,
@@ -289,7 +290,7 @@ fn what_is_left_out_of_it_is_found_out() {
 /// Whether a DELETE of the namespace passes, and whether its catalog is to be closed, where the index knows that the catalog is
 /// needed from elsewhere, or that it is not.
 fn deletion(usage: &Usage, epoch: &Epoch, is_needed: bool) -> (bool, bool) {
-    let elsewhere = if is_needed { APP.clone() } else { Holders::default() };
+    let elsewhere = if is_needed { app() } else { Holders::default() };
     let prospect = Prospect::Moving(Duration::from_secs(DELTA));
     let shared = SharedCatalog { key: key(), elsewhere, closed: usage.is_closed(epoch), prospect };
     let facts = Facts { shared: Some(Ok(vec![shared])), ..Facts::default() };
@@ -330,20 +331,6 @@ static REFERENCE: LazyLock<WorkloadChange> = LazyLock::new(|| {
     let app = json!({"metadata": {"name": "api", "namespace": "prod"}, "spec": {"template": template}});
     let app = Workload::parse(&app.to_string()).unwrap();
     WorkloadChange::new(id, None, &app, Caller::default(), Guard::default())
-});
-
-static APP: LazyLock<Holders> = LazyLock::new(|| {
-    let app = Holding {
-        kind: "Deployment".into(),
-        namespace: "prod".into(),
-        name: "api".into(),
-        template: true,
-        pods: 0,
-        pod_names: Vec::new(),
-        rollback_target: None,
-        unreadable: None,
-    };
-    Holders { workloads: vec![app], workloads_total: 1, pods_total: 0 }
 });
 
 fn key() -> CatalogKey {

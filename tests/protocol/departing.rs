@@ -304,7 +304,8 @@ fn workload(server: usize) -> Workload {
     serde_json::from_value(object).unwrap()
 }
 
-fn app() -> Holders {
+/// Somebody who uses an entry.
+pub(crate) fn app() -> Holders {
     let app = Holding {
         kind: "Deployment".into(),
         namespace: "prod".into(),

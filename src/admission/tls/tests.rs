@@ -47,8 +47,13 @@ async fn a_key_in_sec1_form_is_read() {
     let (_, rest) = der(rest, 0x30).unwrap();
     let (sec1, _) = der(rest, 0x04).unwrap();
     let base64 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, sec1);
-    let key = format!("-----BEGIN EC PRIVATE KEY-----\n{base64}\n-----END EC PRIVATE KEY-----\n");
+    let key = pem("EC PRIVATE KEY", &base64);
     Pair::load(folder(&leaf.cert.pem(), &key).path()).await.unwrap();
+}
+
+/// As `label` is framed in a file.
+fn pem(label: &str, base64: &str) -> String {
+    format!("-----BEGIN {label}-----\n{base64}\n-----END {label}-----\n")
 }
 
 #[tokio::test]
@@ -84,10 +89,10 @@ async fn what_cannot_be_served_is_named() {
         ("", &*key, expects_chain),
         (&*key, &*key, expects_chain),
         (garbage, &*key, expects_chain),
-        ("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n", &*key, expects_chain),
+        (&*pem("CERTIFICATE", "!"), &*key, expects_chain),
         (&*certificate, "", expects_key),
         (&*certificate, &*certificate, expects_key),
-        (&*certificate, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", expects_key),
+        (&*certificate, &*pem("PRIVATE KEY", "AAAA"), expects_key),
         (&*other.cert.pem(), &*key, "the key in \"tls.key\" does not belong to the first certificate in \"tls.crt\""),
     ];
     for (certificate, key, expected) in cases {
