@@ -725,6 +725,11 @@ impl Ended {
     fn is_void(&self) -> bool {
         self.slowest > SETTLE
     }
+
+    /// Whether the answers say all of what became of the requests: none is lost, and none says that the entry goes later.
+    fn is_known(&self) -> bool {
+        [&self.removed, &self.referenced].iter().all(|answer| !answer.is(LOST) && !answer.is(RETAINED))
+    }
 }
 
 // === impl Answer ===
@@ -735,8 +740,8 @@ impl Answer {
         Self { at: Instant::now(), result }
     }
 
-    fn is_lost(&self) -> bool {
-        self.result.as_ref().is_err_and(|code| code == LOST)
+    fn is(&self, code: &str) -> bool {
+        self.result.as_ref().is_err_and(|said| said == code)
     }
 }
 
@@ -769,14 +774,13 @@ impl Report {
             self.rounds += 1;
             self.slowest = self.slowest.max(*slowest);
             let both = violated.contains(&round.catalog());
-            let is_known = !removed.is_lost() && !referenced.is_lost();
             let answered = removed.result.is_ok() && referenced.result.is_ok();
-            assert!(!is_known || both == answered, "what is stored is what was answered: {round:?}");
+            assert!(!ended.is_known() || both == answered, "what is stored is what was answered: {round:?}");
             if ended.is_void() {
                 self.void += 1;
                 continue;
             }
-            self.moments.entry(round.moment).or_default().add(removed, referenced);
+            self.moments.entry(round.moment).or_default().add(ended, both);
             self.pairs.insert((round.removal, round.reference));
             for code in [&removed.result, &referenced.result].into_iter().filter_map(|result| result.as_ref().err()) {
                 *self.denials.entry(code.clone()).or_default() += 1;
@@ -793,13 +797,14 @@ impl Report {
 }
 
 impl Tally {
-    fn add(&mut self, removed: &Answer, referenced: &Answer) {
+    /// `both`: by what is stored, for an answer may be lost, or say that the rest comes later.
+    fn add(&mut self, Ended { removed, referenced, .. }: &Ended, both: bool) {
         let counter = match (&removed.result, &referenced.result) {
-            (Ok(()), Err(_)) => &mut self.removed,
+            _ if both && removed.at < referenced.at => &mut self.removed_then_referenced,
+            _ if both => &mut self.referenced_then_removed,
+            (Ok(()), _) => &mut self.removed,
             (Err(_), Ok(())) => &mut self.referenced,
             (Err(_), Err(_)) => &mut self.neither,
-            (Ok(()), Ok(())) if removed.at < referenced.at => &mut self.removed_then_referenced,
-            (Ok(()), Ok(())) => &mut self.referenced_then_removed,
         };
         *counter += 1;
     }
