@@ -64,8 +64,8 @@ pub fn restorable(
 /// # Errors
 /// As [`restorable`].
 pub(crate) fn asked(change: &CatalogChange<'_>, terms: &Terms) -> Result<Option<Restoration>, CannotEdit> {
-    let (Some(old), Some(new)) = (&change.old, &change.new) else { return Ok(None) };
-    let asked = new.object.metadata.annotations.get(names::RESTORE);
+    let Some(old) = &change.old else { return Ok(None) };
+    let asked = change.asks(names::RESTORE);
     if asked.is_none() || !change.keeps_content() || !terms.guard.heals() {
         return Ok(None);
     }

@@ -153,7 +153,8 @@ impl Retention {
             return match healing::asked(change, terms)? {
                 Some(Restoration { entries, edits }) => Ok(Self { restored: entries, edits, ..Self::default() }),
                 None if change.changes_content() => Ok(Self::after(change)),
-                None => Self::retiring(old, new, terms),
+                None if change.asks(names::RETIRE).is_some() => Self::retiring(old, new, terms),
+                None => Ok(Self::default()),
             };
         }
         let wanted = wanted(old, new);
@@ -178,8 +179,7 @@ impl Retention {
 
     /// What our own write asks for: retained entries that are Idle go.
     fn retiring(old: &Version<'_>, new: &Version<'_>, terms: &Terms) -> Result<Self, CannotEdit> {
-        let asked = new.object.metadata.annotations.get(names::RETIRE).is_some();
-        let (Declared::Unchanged(format), true) = (&new.declared, asked) else { return Ok(Self::default()) };
+        let Declared::Unchanged(format) = &new.declared else { return Ok(Self::default()) };
         let retired = idle(&old.object, &Retained::of(&old.object).0, terms);
         let edits = edit::remove(*format, &new.object.content, &retired)?;
         Ok(Self { retired, edits, ..Self::default() })

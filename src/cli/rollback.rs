@@ -25,6 +25,7 @@ use app::AppRef;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::Status;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -87,8 +88,7 @@ async fn roll_back(args: &Args) -> Result<(), Refusal> {
     let past = choose(&history, args.to)?;
     say(&describe(&history, past))?;
     let Some(stored) = stored else { return recreate(args, &cluster, &key, past).await };
-    let patch = json!({"metadata": {"annotations": {names::ROLLBACK_TO: past.number.to_string()}}});
-    let after = write(&cluster, &key, &patch, args.dry_run).await?;
+    let after = restore(&cluster, &key, &stored, past.number, None, args.dry_run).await?;
     say(&outcome(&after, past, args.dry_run, &stored))
 }
 
@@ -133,6 +133,39 @@ async fn recreate(args: &Args, cluster: &Cluster, key: &CatalogKey, past: &Past)
     patient(async || api.create(&params, &object).await).await?;
     let (made, label) = (if args.dry_run { "would be made" } else { "is made" }, names::CATALOG_LABEL);
     say(&format!("{key} {made} anew, with the label {label} and no other; what else it had is not kept."))
+}
+
+/// Asks for a revision, and writes down with it what is under way. Where nobody answers, what asks for it would be stored and
+/// nothing else would happen: then it is taken off again.
+async fn restore(
+    cluster: &Cluster,
+    key: &CatalogKey,
+    stored: &Stored,
+    number: u64,
+    plan: Option<&str>,
+    dry_run: bool,
+) -> Result<Stored, Refusal> {
+    let CatalogKey { name, namespace } = key;
+    if stored.annotation(names::ROLLBACK_TO)?.is_some() {
+        let (asked, take_off) = (names::ROLLBACK_TO, format!("kubectl annotate configmap {name} -n {namespace}"));
+        let why =
+            format!("{key} carries {asked} already, which nobody answered; take it off first: {take_off} {asked}-");
+        return Err(Refusal::Denied(why));
+    }
+    let asks = [(names::ROLLBACK_TO, Some(number.to_string())), (names::ROLLING_BACK, plan.map(str::to_owned))];
+    let asks: BTreeMap<_, _> = asks.into_iter().filter(|(_, value)| value.is_some()).collect();
+    let after = write(cluster, key, &json!({"metadata": {"annotations": asks}}), dry_run).await?;
+    if after.annotation(names::ROLLBACK_TO)?.is_none() {
+        return Ok(after);
+    }
+    if !dry_run {
+        let nothing: BTreeMap<_, _> = asks.keys().map(|annotation| (annotation, Value::Null)).collect();
+        write(cluster, key, &json!({"metadata": {"annotations": nothing}}), false).await?;
+    }
+    Err(Refusal::Denied(format!(
+        "nothing is restored: the mutating webhook, which would do it, was not asked. It is down, or its configuration is gone: \
+         `modelguard audit` says so. Until it is back, apply what `modelguard history {name} -n {namespace} -o yaml` shows"
+    )))
 }
 
 /// Patches the ConfigMap as its user, and waits where that is what the answer asks for.

@@ -197,6 +197,16 @@ impl<'a> CatalogChange<'a> {
         Self::new(self.key.clone(), self.old.as_ref().map(object), new, self.caller)
     }
 
+    /// What it asks for by this annotation, which no write that is seen stores. One that is stored already, because nobody
+    /// was asked when it came, asks for nothing any more: it would be done by whoever writes next.
+    pub(crate) fn asks(&self, annotation: &str) -> Option<&str> {
+        fn of<'v>(version: &'v Version<'_>, annotation: &str) -> Option<&'v str> {
+            version.object.metadata.annotations.get(annotation)
+        }
+        let [asked, stored] = [&self.new, &self.old].map(|it| it.as_ref().and_then(|version| of(version, annotation)));
+        asked.filter(|_| asked != stored)
+    }
+
     /// What it says of break-glass: after the change, or as it is stored where that is a deletion.
     pub(crate) fn break_glass(&self) -> BreakGlass {
         let annotation =

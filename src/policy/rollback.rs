@@ -53,6 +53,14 @@ pub(super) fn roll_back(
     }))
 }
 
+/// What there is to say of a request that is stored, for nobody was asked when it was made: it is over.
+pub(super) fn unanswered(change: &CatalogChange<'_>) -> Option<String> {
+    let stored =
+        change.old.as_ref().filter(|_| !change.caller.own)?.object.metadata.annotations.get(names::ROLLBACK_TO)?;
+    let is_sent_again = change.new.as_ref()?.object.metadata.annotations.get(names::ROLLBACK_TO) == Some(stored);
+    is_sent_again.then(|| message::unanswered(stored))
+}
+
 /// Where the content of the revision that is wanted is.
 enum Wanted<'o> {
     Here(Revision<'o>),
@@ -62,7 +70,7 @@ enum Wanted<'o> {
 /// The old version and the revision that is asked for, or why that is no request that could be fulfilled.
 fn asked<'c, 'a>(change: &'c CatalogChange<'a>) -> Option<Result<(&'c Version<'a>, Target), Denial>> {
     let new = change.new.as_ref().filter(|_| !change.caller.own)?;
-    let text = new.object.metadata.annotations.get(names::ROLLBACK_TO)?;
+    let text = change.asks(names::ROLLBACK_TO)?;
     if new.declared == Declared::Ordinary {
         return None;
     }

@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 /// What the chart's configurations are called.
 const CONFIGURATION: &str = "modelguard";
 
+const ROLLBACK_TO: &str = "modelguard.dev/rollback-to";
+
 pub(crate) fn tests() -> Vec<Test> {
     let setup = Setup::default().without_controllers();
     vec![
@@ -28,6 +30,8 @@ fn what_came_about_unseen(scene: &Scene<'_>) {
     let namespace = &scene.namespace.name;
     scene.create_object(keys("models", &["v1", "v2"]).to_string()).ok();
     scene.create_object(deployment("api", 0, "models:v1").to_string()).ok();
+    let third = ["patch", "configmap", "models", "--type=merge", r#"-p={"data":{"v3":"weights"}}"#];
+    scene.kubectl(third).run().ok();
     let nothing = audit(scene).run().ok();
     assert_eq!(nothing.stdout, "no findings\n", "{nothing}");
 
@@ -103,6 +107,25 @@ fn what_came_about_unseen(scene: &Scene<'_>) {
         });
     }
 
+    // A rollback that nobody answers is none, and is not made by the next one who writes.
+    let rollback = |args: &[&str]| scene.modelguard(["rollback", "models", "-n", namespace]).args(args).run();
+    for args in [&[][..], &["--dry-run"]] {
+        let output = rollback(args);
+        assert_eq!(output.status.code(), Some(1), "{output}");
+        assert!(
+            output.stdout.contains("\nnothing is restored: the mutating webhook, which would do it, was not asked."),
+            "{output}"
+        );
+        assert_eq!(scene.get("configmap", "models")["metadata"]["annotations"][ROLLBACK_TO], Value::Null);
+    }
+    scene.kubectl(["annotate", "configmap", "models", &format!("{ROLLBACK_TO}=prior")]).run().ok();
+    let output = rollback(&[]);
+    assert_eq!(output.status.code(), Some(1), "{output}");
+    assert!(
+        output.stdout.contains(&format!("kubectl annotate configmap models -n {namespace} {ROLLBACK_TO}-")),
+        "{output}"
+    );
+
     scene.kubectl(["delete", "configmap", "broken"]).run().ok();
     scene.kubectl(["delete", "deployment", "lost"]).run().ok();
     scene.kubectl(["patch", "configmap", "models", "--type=merge", r#"-p={"data":{"v1":"weights"}}"#]).run().ok();
@@ -110,6 +133,12 @@ fn what_came_about_unseen(scene: &Scene<'_>) {
     scene.at.cluster.kubectl(["create", "-f", "-"]).stdin(anew(removed).to_string()).run().ok();
     assert_eq!(audit(scene).run().ok().stdout, "no findings\n");
     counts(scene, 0);
+    // The first who writes is modelguard itself, which proves that v2 may go.
+    let second = ["patch", "configmap", "models", "--type=merge", r#"-p={"data":{"v2":null}}"#];
+    scene.kubectl(second).run().ok();
+    let stored = scene.get("configmap", "models");
+    assert_eq!(stored["data"], json!({"v1": "weights", "v3": "weights"}));
+    assert_eq!(stored["metadata"]["annotations"][ROLLBACK_TO], Value::Null);
 }
 
 /// Once break-glass is over, by which somebody may have meant it; and only until nobody needs it.

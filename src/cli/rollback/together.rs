@@ -57,8 +57,7 @@ pub(super) async fn roll_back(args: &Args, cluster: &Cluster, key: &CatalogKey, 
         }
     };
     if args.dry_run {
-        let patch = json!({"metadata": {"annotations": {names::ROLLBACK_TO: plan.to.to_string()}}});
-        let after = write(cluster, key, &patch, true).await?;
+        let after = super::restore(cluster, key, &stored, plan.to, None, true).await?;
         let past = choose(&history, Some(Target::Number(plan.to)))?;
         return say(&format!(
             "step 1: {}\nsteps 2 and 3 follow; nothing was done",
@@ -122,8 +121,7 @@ async fn restore(
     }
     let past = choose(history, Some(Target::Number(plan.to)))?;
     let text = serde_json::to_string(plan).context("write down what is under way")?;
-    let annotations = json!({names::ROLLBACK_TO: plan.to.to_string(), names::ROLLING_BACK: text});
-    let after = write(cluster, key, &json!({"metadata": {"annotations": annotations}}), false).await?;
+    let after = super::restore(cluster, key, stored, plan.to, Some(&text), false).await?;
     say(&format!("step 1, restore: {}", outcome(&after, past, false, stored)))
 }
 

@@ -93,6 +93,14 @@ pub(in crate::policy) fn goes_back(key: &CatalogKey, head: &Head<'_>) -> String 
     format!("{} goes back to revision {}{written}", key.name, head.number)
 }
 
+/// What a user is told who takes a request along that nobody answered when it was made.
+pub(in crate::policy) fn unanswered(asked: &str) -> String {
+    format!(
+        "{}={asked} was stored while modelguard was not asked: it is taken off, and nothing goes back; ask again if it should",
+        names::ROLLBACK_TO
+    )
+}
+
 /// What a user is told of entries in use whose content goes back to what the prior revision had.
 pub(in crate::policy) fn content_goes_back(entries: &BTreeSet<EntryName>) -> String {
     let (noun, get, them) =

@@ -292,6 +292,35 @@ fn a_request_that_the_mutating_webhook_did_not_see_is_denied() {
     assert_eq!(code(&decision), Some(("MG501", 503)));
 }
 
+/// Else whoever writes next would roll back, and nobody could write anything but that.
+#[test]
+fn a_request_that_is_stored_asks_for_nothing() {
+    let mut stored = Stored::keys([("v1", "a")]);
+    stored.settles();
+    stored.put(json!({"v1": "a", "v2": "b"})).unwrap();
+    let left = |stored: &mut Stored| stored.object["metadata"]["annotations"][ROLLBACK_TO] = "prior".into();
+    let is_over = "modelguard.dev/rollback-to=prior was stored while modelguard was not asked: it is taken off, and nothing \
+         goes back; ask again if it should";
+
+    left(&mut stored);
+    let mut new = stored.object.clone();
+    new["metadata"]["annotations"]["a"] = "b".into();
+    assert_eq!(stored.write(&new, Caller::default()).unwrap(), [is_over]);
+    assert_eq!(stored.object["data"], json!({"v1": "a", "v2": "b"}));
+    assert_eq!(stored.annotation("rollback-to"), None);
+
+    left(&mut stored);
+    assert_eq!(stored.put(json!({"v1": "a", "v2": "b", "v3": "c"})).unwrap(), [is_over]);
+    assert_eq!((stored.annotation("revision"), stored.annotation("rollback-to")), (Some("3"), None));
+
+    left(&mut stored);
+    stored.settles();
+    assert_eq!(stored.annotation("rollback-to"), None, "our own writes take it off as well");
+    left(&mut stored);
+    stored.roll_back("1").unwrap();
+    assert_eq!((stored.annotation("revision"), &stored.object["data"]["v1"]), (Some("4"), &json!("a")));
+}
+
 #[test]
 fn a_large_revision_must_be_kept_beside() {
     let noise: String = (0_u64..20_000).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_string()).collect();
