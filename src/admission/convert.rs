@@ -62,9 +62,10 @@ impl Known {
         let resource = (&*review.resource.group, &*review.resource.resource, &*review.sub_resource);
         match (group, &*review.kind.version, kind, resource) {
             ("", "v1", "ConfigMap", ("", "configmaps", "")) => Some(Self::ConfigMap),
-            ("", "v1", "Namespace", ("", "namespaces", "")) => Some(Self::Namespace),
-            // Both carry the whole Pod; a write to its status may change annotations.
-            ("", "v1", "Pod", ("", "pods", "ephemeralcontainers" | "status")) => Some(Self::Holder(HolderKind::Pod)),
+            // Each carries the whole Namespace; a write to its status or finalizers may change labels.
+            ("", "v1", "Namespace", ("", "namespaces", "" | "finalize" | "status")) => Some(Self::Namespace),
+            // It carries the whole Pod, as a status does below: a write to one may change annotations.
+            ("", "v1", "Pod", ("", "pods", "ephemeralcontainers")) => Some(Self::Holder(HolderKind::Pod)),
             ("autoscaling", "v1", "Scale", ("apps", "replicasets", "scale")) => {
                 Some(Self::Scale(HolderKind::ReplicaSet))
             }
@@ -74,7 +75,7 @@ impl Known {
             ("autoscaling", "v1", "Scale", ("apps", "statefulsets", "scale")) => {
                 Some(Self::Scale(HolderKind::StatefulSet))
             }
-            (group, version, kind, (_, _, "")) => {
+            (group, version, kind, (_, _, "" | "status")) => {
                 HolderKind::from_kind(group, kind).filter(|kind| kind.version() == version).map(Self::Holder)
             }
             _ => None,

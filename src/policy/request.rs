@@ -211,7 +211,9 @@ impl<'a> CatalogChange<'a> {
     pub(crate) fn break_glass(&self) -> BreakGlass {
         let annotation =
             |version: &'_ Version<'a>| version.object.metadata.annotations.get(names::BREAK_GLASS).map(str::to_owned);
-        let stored = self.old.as_ref().and_then(annotation);
+        // What was said before anybody was asked is said anew.
+        let is_guarded = |old: &&Version<'_>| old.declared != Declared::Ordinary;
+        let stored = self.old.as_ref().filter(is_guarded).and_then(annotation);
         match &self.new {
             Some(new) => BreakGlass::wanted(stored.as_deref(), annotation(new).as_deref()),
             None => BreakGlass::stored(stored.as_deref()),

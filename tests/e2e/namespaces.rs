@@ -35,6 +35,14 @@ fn one_whose_catalogs_others_need_stays(scene: &Scene<'_>) {
     // Nor does it leave the guard, after which nobody would be asked.
     let opt_out = ["label", "namespace", &shared.name, "modelguard.dev/guard-"];
     shared.kubectl(opt_out).run().denied("MG402").says("nothing would keep it from being deleted any more");
+    // By whatever way that the API server has.
+    let unlabelled = r#"{"metadata":{"labels":{"modelguard.dev/guard":null}}}"#;
+    let by_status = ["patch", "namespace", &shared.name, "--subresource=status", "--type=merge", "-p", unlabelled];
+    shared.kubectl(by_status).run().denied("MG402");
+    let mut object = shared.kubectl(["get", "namespace", &shared.name, "-o", "json"]).run().json();
+    object["metadata"]["labels"].as_object_mut().expect("labels").remove("modelguard.dev/guard");
+    let finalize = format!("/api/v1/namespaces/{}/finalize", shared.name);
+    shared.kubectl(["replace", "--raw", &finalize, "-f", "-"]).stdin(object.to_string()).run().denied("MG402");
 
     scene.kubectl(["delete", "deployment", "api"]).run().ok();
     until("nobody is known to use it", || deletion(&shared).args(["--dry-run=server"]).run().denies("MG103"));

@@ -258,7 +258,7 @@ check_policies() {
   done
 
   for value in pods/app/binding bindings; do
-    for key in uses serves; do
+    for key in uses serves break-glass; do
       refuses "a Binding by $value brings $key" 'a Binding may not bring' bind "$value" "modelguard.dev/$key"
     done
     namespace=plain passes "a Binding by $value where nothing is guarded" bind "$value" modelguard.dev/uses
@@ -358,6 +358,10 @@ check_workload() {
   for user in admin system:node:node system:kube-controller-manager system:serviceaccount:kube-system:node-controller; do
     passes "a Pod's status, by $user" by "$user" patch pod app --subresource status --type merge \
       -p '{"metadata":{"annotations":{"example.org/network":"x"},"labels":{"a":"b"}},"status":{"phase":"Failed","message":"x"}}'
+  done
+  for object in deployment/app statefulset/app; do
+    sent "break-glass comes to $object by its status" workload ask patch "$object" --subresource status --type merge \
+      -p '{"metadata":{"annotations":{"modelguard.dev/break-glass":"x"}}}'
   done
   passes "a Deployment's status" ask patch deployment app --subresource status --type merge -p '{"status":{"replicas":1}}'
   passes "a Rollout's status" ask patch rollout app --subresource status --type merge -p '{"status":{"abort":true}}'

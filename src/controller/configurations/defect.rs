@@ -36,6 +36,7 @@ struct Sent<'a> {
 }
 
 const APPS: (&str, &str) = ("apps", "v1");
+const BATCH: (&str, &str) = ("batch", "v1");
 const CORE: (&str, &str) = ("", "v1");
 
 /// It may fail open: `catalog.modelguard.dev` checks what it should have set, and refuses every change without it.
@@ -60,7 +61,7 @@ const FAIL_CLOSED: [Expected; 2] = [
         name: "workload.modelguard.dev",
         rules: &[
             (&["CREATE", "UPDATE"], APPS, &["deployments", "statefulsets", "daemonsets", "replicasets"]),
-            (&["CREATE", "UPDATE"], ("batch", "v1"), &["jobs", "cronjobs"]),
+            (&["CREATE", "UPDATE"], BATCH, &["jobs", "cronjobs"]),
             (&["CREATE", "UPDATE"], CORE, &["pods", "replicationcontrollers"]),
             (&["CREATE", "UPDATE"], ("argoproj.io", "v1alpha1"), &["rollouts"]),
             (&["UPDATE"], CORE, &["pods/ephemeralcontainers", "pods/status"]),
@@ -74,11 +75,21 @@ const FAIL_CLOSED: [Expected; 2] = [
 
 const WORKLOAD_CONDITIONS: &[&str] = &["not-kube-controller-manager", "may-change-references"];
 
-/// What must fail closed as well, and no proof rests on: no reference comes of servers and namespaces that go.
+/// What must fail closed as well, and no proof rests on: no reference comes of servers and namespaces that go, nor of
+/// break-glass that is set by way of a status.
 const GOING: [Expected; 3] = [
     Expected {
         name: "workload.modelguard.dev",
-        rules: &[(&["DELETE"], APPS, &["deployments", "statefulsets", "daemonsets"])],
+        rules: &[
+            (&["DELETE"], APPS, &["deployments", "statefulsets", "daemonsets"]),
+            (
+                &["UPDATE"],
+                APPS,
+                &["deployments/status", "statefulsets/status", "daemonsets/status", "replicasets/status"],
+            ),
+            (&["UPDATE"], BATCH, &["jobs/status", "cronjobs/status"]),
+            (&["UPDATE"], CORE, &["replicationcontrollers/status"]),
+        ],
         objects: &[],
         namespaces: &[names::GUARD_LABEL],
         conditions: WORKLOAD_CONDITIONS,
@@ -92,15 +103,20 @@ const GOING: [Expected; 3] = [
     },
     Expected {
         name: "namespace.modelguard.dev",
-        rules: &[(&["UPDATE", "DELETE"], CORE, &[NAMESPACES])],
+        rules: &[
+            (&["UPDATE", "DELETE"], CORE, &["namespaces"]),
+            (&["UPDATE"], CORE, &["namespaces/finalize", "namespaces/status"]),
+        ],
         objects: &[names::GUARD_LABEL],
         namespaces: &[],
         conditions: &["goes"],
     },
 ];
 
-/// The one resource among them that is in no namespace.
-const NAMESPACES: &str = "namespaces";
+/// The one resource among them that is in no namespace, and its subresources.
+fn is_of_cluster(resource: &str) -> bool {
+    resource.split('/').next() == Some("namespaces")
+}
 
 /// Why a MutatingWebhookConfiguration with these entries does not protect what it should.
 pub(super) fn of_mutating(webhooks: &[MutatingWebhook]) -> Option<String> {
@@ -177,7 +193,7 @@ fn unsent(needed: &[Rule], rules: &[RuleWithOperations]) -> Option<String> {
                 && has(rule.api_groups.as_ref(), group)
                 && has(rule.api_versions.as_ref(), version)
                 && (has(rule.resources.as_ref(), resource) || has(rule.resources.as_ref(), "*/*"))
-                && rule.scope.as_deref() != Some(if resource == NAMESPACES { "Namespaced" } else { "Cluster" })
+                && rule.scope.as_deref() != Some(if is_of_cluster(resource) { "Namespaced" } else { "Cluster" })
         })
     };
     needed.iter().find_map(|(operations, group, resources)| {
@@ -243,6 +259,10 @@ mod tests {
                     rule(&["UPDATE"], "apps", &["replicasets/scale"]),
                     versioned(&both, "argoproj.io", "v1alpha1", &["rollouts"]),
                     rule(&["DELETE"], "apps", &["deployments", "statefulsets", "daemonsets"]),
+                    rule(&["UPDATE"], "apps", &["deployments/status", "statefulsets/status", "daemonsets/status"]),
+                    rule(&["UPDATE"], "apps", &["replicasets/status"]),
+                    rule(&["UPDATE"], "batch", &["jobs/status", "cronjobs/status"]),
+                    rule(&["UPDATE"], "", &["replicationcontrollers/status"]),
                 ],
                 "objectSelector": {},
                 "namespaceSelector": {"matchExpressions": [guarded, excluded]},
@@ -260,7 +280,9 @@ mod tests {
             {
                 "name": "namespace.modelguard.dev", "failurePolicy": "Fail",
                 "rules": [{"operations": ["UPDATE", "DELETE"], "apiGroups": [""], "apiVersions": ["v1"],
-                           "resources": ["namespaces"], "scope": "Cluster"}],
+                           "resources": ["namespaces"], "scope": "Cluster"},
+                          {"operations": ["UPDATE"], "apiGroups": [""], "apiVersions": ["v1"],
+                           "resources": ["namespaces/finalize", "namespaces/status"], "scope": "Cluster"}],
                 "namespaceSelector": {"matchExpressions": [excluded]},
                 "objectSelector": {"matchExpressions": [guarded]},
                 "matchConditions": [{"name": "goes", "expression": "true"}],
@@ -362,6 +384,12 @@ mod tests {
             ("/3/name", json!("other"), "it lacks namespace.modelguard.dev"),
             ("/3/failurePolicy", json!("Ignore"), "namespace.modelguard.dev fails open"),
             ("/3/rules/0/operations", json!(["UPDATE"]), "namespace.modelguard.dev is not sent DELETE of namespaces"),
+            (
+                "/3/rules/1/resources",
+                json!(["namespaces/finalize"]),
+                "namespace.modelguard.dev is not sent UPDATE of namespaces/status",
+            ),
+            ("/1/rules/8/resources", json!([]), "workload.modelguard.dev is not sent UPDATE of deployments/status"),
             ("/3/rules/0/scope", json!("Namespaced"), "namespace.modelguard.dev is not sent UPDATE of namespaces"),
             (
                 "/3/objectSelector/matchLabels",
