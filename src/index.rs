@@ -349,6 +349,13 @@ impl Index {
         tally.finish()
     }
 
+    /// Who needs anything of a catalog that is shared so.
+    pub fn anybody(&self, catalog: &CatalogKey, sharing: &Sharing, format: Format) -> Holders {
+        let mut tally = Tally::default();
+        self.claims(catalog, sharing).for_each(|claims| claims.tally_any(format, &mut tally));
+        tally.finish()
+    }
+
     /// Who of `namespace` needs anything of `catalogs`, each of which is shared so and of this format.
     pub fn residents<'a>(
         &self,

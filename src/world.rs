@@ -79,9 +79,12 @@ pub trait World: Send + Sync + 'static {
     /// Asks that these catalogs be closed to other namespaces, and the proof begin that nobody there needs them; as
     /// [`World::settle`] does.
     fn close(&self, catalogs: BTreeSet<CatalogKey>);
-    /// Who is known to hold what a server leaves of a catalog; entries without holders are not in the answer.
+
+    /// Who is known to hold what a server of the namespace `from` leaves of a catalog; entries without holders are not in the
+    /// answer. Nothing of a catalog that is not shared with that namespace is told to it.
     fn left(
         &self,
+        from: &str,
         catalog: &CatalogKey,
         left: &Left,
     ) -> impl Future<Output = Result<BTreeMap<EntryName, Holders>, Unread>> + Send;

@@ -173,7 +173,7 @@ async fn gather<W: World>(world: &W, needs: &Needs, who: &UserInfo<'_>, facts: &
         facts.rollback_targets = world.rollback_targets(of);
     }
     for (key, left) in &needs.left {
-        facts.left.insert(key.clone(), world.left(key, left).await);
+        facts.left.insert(key.clone(), world.left(&needs.left_from, key, left).await);
     }
     if !needs.served.is_empty() {
         let stored = needs.served.iter().filter_map(|key| facts.catalogs.get(key)?.as_ref().ok()?.as_ref());

@@ -102,7 +102,7 @@ pub async fn everything(client: &Client, rollback_targets: RollbackTargets) -> R
 }
 
 /// Lists the servers that have a ready pod of their current template, in the guarded namespaces that any of the
-/// catalogs is shared with, as they are now. One that does not decode is none.
+/// catalogs is shared with and that stay, as they are now. One that does not decode is none.
 ///
 /// # Errors
 /// [`LiveError`] if any list is not read to its end.
@@ -118,7 +118,11 @@ pub async fn ready_servers(client: &Client, shared: &[&Sharing]) -> Result<Vec<S
 pub async fn servers(client: &Client, shared: &[&Sharing]) -> Result<Vec<ServerState>, LiveError> {
     let guarded = Api::<Listed<Guarded>>::all_with(client.clone(), &Namespaces);
     let is_shared = |name: &String| shared.iter().any(|sharing| sharing.includes(name));
-    let name = |namespace: Listed<Guarded>| namespace.meta().name.clone().filter(is_shared);
+    let name = |namespace: Listed<Guarded>| {
+        let name = namespace.meta().name.clone().filter(is_shared);
+        // What is in one that is being deleted goes as well.
+        name.filter(|_| namespace.content().is_none_or(|it| !it.is_going()))
+    };
     let names: BTreeSet<String> = collect(&guarded, Namespaces, name).await?.into_iter().collect();
     let kinds = HolderKind::ALL.into_iter().filter(|kind| kind.can_serve());
     let found = kinds.map(async |kind| {

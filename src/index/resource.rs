@@ -292,6 +292,13 @@ impl Read for ModelConfigMap {
     }
 }
 
+impl Guarded {
+    /// Whether it is being deleted.
+    pub(super) fn is_going(&self) -> bool {
+        self.is_going
+    }
+}
+
 impl Read for Guarded {
     type Kind = Namespaces;
 

@@ -143,6 +143,7 @@ impl<K: Copy + Into<Source>> Follower<K> {
                 }
             };
             let Err(trouble) = event.map_err(Trouble::from).and_then(|it| self.take(it)) else {
+                self.calm();
                 if self.must_page() {
                     return;
                 }
@@ -224,7 +225,7 @@ impl<K: Copy + Into<Source>> Follower<K> {
         }
     }
 
-    /// Nothing was heard for a while, no trouble either: a watch that failed was resumed.
+    /// A change was heard, or nothing for a while and no trouble either: a watch that failed was resumed.
     fn calm(&mut self) {
         if self.failing && self.phase == Phase::Following {
             self.failing = false;

@@ -152,6 +152,8 @@ pub struct Needs {
     pub rollback_targets: Option<TargetsOf>,
     /// What a server leaves of each catalog: which of these entries have holders.
     pub left: BTreeMap<CatalogKey, Left>,
+    /// The namespace of that server.
+    pub left_from: Box<str>,
     /// ConfigMaps whose servers to list, after they have been read.
     pub served: BTreeSet<CatalogKey>,
     /// A revision that must be kept beside its ConfigMap.

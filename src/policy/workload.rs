@@ -23,7 +23,8 @@ pub(super) fn needs(change: &WorkloadChange, terms: &Terms) -> Needs {
     let namespaces = catalogs.iter().filter(foreign).map(|key| key.namespace.clone()).collect();
     let asks = change.break_glass.grants(terms.now);
     let may_override = asks.then(|| change.id.namespace.clone());
-    Needs { catalogs, namespaces, may_override, left: change.left.clone(), ..Needs::default() }
+    let (left, left_from) = (change.left.clone(), change.id.namespace.clone());
+    Needs { catalogs, namespaces, may_override, left, left_from, ..Needs::default() }
 }
 
 pub(super) fn decide(change: &WorkloadChange, facts: &Facts, terms: &Terms) -> Decision {
@@ -38,6 +39,7 @@ pub(super) fn decide(change: &WorkloadChange, facts: &Facts, terms: &Terms) -> D
             Ok(Some(needed)) => {
                 let entries = &mut lifted.entry(&reference.catalog).or_insert((needed.stored, BTreeSet::new())).1;
                 entries.extend(needed.marked());
+                denials.extend(needed.denial);
             }
             Ok(None) => {}
         }
@@ -72,10 +74,11 @@ pub(super) fn decide(change: &WorkloadChange, facts: &Facts, terms: &Terms) -> D
     Decision { lifts, warnings, ..decision }
 }
 
-/// A reference that counts, and what it needs.
+/// A reference that counts, and what it needs. Where it is denied all the same, it counts should break-glass let it pass.
 struct Needed<'f> {
     stored: &'f Stored,
     need: Need,
+    denial: Option<Denial>,
 }
 
 // === the rules ===
@@ -108,9 +111,6 @@ fn admit<'f>(
     if stored.deleting || (is_foreign && namespace_goes(change, key, facts)?) {
         return Err(Box::new(message::catalog_going(change, key)));
     }
-    if is_foreign && stored.usage.is_closing() {
-        return Err(Box::new(message::catalog_closing(change, key)));
-    }
     let catalog = match &stored.declared {
         Declared::Catalog(_, catalog) => catalog,
         other => return Err(Box::new(message::catalog_unreadable(change, key, other))),
@@ -120,8 +120,11 @@ fn admit<'f>(
             Err(Box::new(message::unknown_entry(change, key, entry, catalog)))
         }
         need => {
-            server::served(change, key, need, (stored, catalog), facts, terms)?;
-            Ok(Some(Needed { stored, need: need.clone() }))
+            let denial = match is_foreign && stored.usage.is_closing() {
+                true => Some(message::catalog_closing(change, key)),
+                false => server::served(change, key, need, (stored, catalog), facts, terms).err().map(|denial| *denial),
+            };
+            Ok(Some(Needed { stored, need: need.clone(), denial }))
         }
     }
 }

@@ -156,8 +156,10 @@ impl World for Cluster {
                 let uid = object.metadata.uid.as_deref().unwrap_or_default();
                 // What cannot be read may be of any format.
                 let format = stored.declared.format().unwrap_or(Format::Keys);
-                let elsewhere = self.synced()?.elsewhere(&key, &stored.sharing, format);
                 let closed = self.epoch(&stored.sharing).is_ok_and(|epoch| stored.usage.is_closed(&epoch));
+                let index = if closed { self.synced()? } else { self.current()? };
+                let elsewhere = index.elsewhere(&key, &stored.sharing, format);
+                drop(index);
                 let prospect = self.progress.prospect_of_closing(uid, &stored);
                 Ok(SharedCatalog { key, elsewhere, closed, prospect })
             })
@@ -165,7 +167,7 @@ impl World for Cluster {
     }
 
     fn residents(&self, namespace: &str) -> Result<Holders, Unread> {
-        let index = self.listed()?;
+        let index = self.current()?;
         let catalogs = index.catalogs().map(|(key, facts)| {
             let format = facts.listing.as_ref().map_or(Format::Keys, |listing| listing.format);
             (key, facts.sharing(key), format)
@@ -179,12 +181,23 @@ impl World for Cluster {
         }
     }
 
-    async fn left(&self, catalog: &CatalogKey, left: &Left) -> Result<BTreeMap<EntryName, Holders>, Unread> {
-        let index = self.listed()?;
-        let Some(facts) = index.catalog(catalog) else { return Ok(BTreeMap::new()) };
-        let listing = facts.listing.as_ref();
-        let listing = listing.map_err(|why| Unread::new(format!("model ConfigMap {catalog}"), why))?;
-        let sharing = facts.sharing(catalog);
+    async fn left(
+        &self,
+        from: &str,
+        catalog: &CatalogKey,
+        left: &Left,
+    ) -> Result<BTreeMap<EntryName, Holders>, Unread> {
+        let index = self.current()?;
+        let shared = index.catalog(catalog).map(|facts| (facts, facts.sharing(catalog)));
+        let Some((facts, sharing)) = shared.filter(|(_, sharing)| sharing.includes(from)) else {
+            return Ok(BTreeMap::new());
+        };
+        let listing = match &facts.listing {
+            Ok(listing) => listing,
+            // What nobody references is left by nobody, whatever it lists.
+            Err(_) if index.anybody(catalog, &sharing, Format::Keys).is_empty() => return Ok(BTreeMap::new()),
+            Err(why) => return Err(Unread::new(format!("model ConfigMap {catalog}"), why)),
+        };
         let entries = listing.entries.iter().filter(|entry| left.includes(entry));
         Ok(index.users(catalog, &sharing, listing.format, entries))
     }
@@ -241,9 +254,12 @@ impl Cluster {
         self.index_if(Index::synced)
     }
 
-    /// The index, once it knows every kind of holder and all model ConfigMaps.
-    fn listed(&self) -> Result<RwLockReadGuard<'_, Index>, Unread> {
-        self.index_if(|index| index.missing().next().is_none())
+    /// The index, where it knows every kind of holder and all model ConfigMaps, and every watch gets on: what it does not know
+    /// is taken for what is not there, with no proof behind it.
+    fn current(&self) -> Result<RwLockReadGuard<'_, Index>, Unread> {
+        let index = self.index_if(|index| index.missing().next().is_none())?;
+        let failing = index.failing().next().map(|(source, why)| format!("the watch of {source} fails: {why}"));
+        failing.map_or(Ok(index), |why| Err(Unread::new("the holders", why)))
     }
 
     fn index_if(&self, is_ready: impl Fn(&Index) -> bool) -> Result<RwLockReadGuard<'_, Index>, Unread> {

@@ -200,9 +200,14 @@ impl World for Standalone {
 
     fn close(&self, _: BTreeSet<CatalogKey>) {}
 
-    async fn left(&self, catalog: &CatalogKey, left: &Left) -> Result<BTreeMap<EntryName, Holders>, Unread> {
+    async fn left(
+        &self,
+        from: &str,
+        catalog: &CatalogKey,
+        left: &Left,
+    ) -> Result<BTreeMap<EntryName, Holders>, Unread> {
         let snapshot = self.fresh().await?;
-        let stored = snapshot.catalogs.get(catalog);
+        let stored = snapshot.catalogs.get(catalog).filter(|stored| stored.sharing.includes(from));
         let Some((stored, Declared::Catalog(format, listed))) = stored.map(|stored| (stored, &stored.declared)) else {
             return Ok(BTreeMap::new());
         };

@@ -174,7 +174,7 @@ impl World for Fake {
 
     fn close(&self, _: BTreeSet<CatalogKey>) {}
 
-    async fn left(&self, _: &CatalogKey, left: &Left) -> Result<BTreeMap<EntryName, Holders>, Unread> {
+    async fn left(&self, _: &str, _: &CatalogKey, left: &Left) -> Result<BTreeMap<EntryName, Holders>, Unread> {
         let state = self.state.lock();
         let left = state.holders.iter().filter(|(entry, _)| left.includes(entry));
         Ok(left.map(|(entry, holders)| (entry.clone(), holders.clone())).collect())

@@ -194,6 +194,24 @@ async fn a_kind_may_be_installed_and_taken_away_at_any_time() {
     assert_eq!(asking.of("/rollouts").len(), 5);
 }
 
+/// In a cluster where something happens all the time, nobody is quiet for long.
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_failed_is_over_it_with_the_next_change() {
+    let watched = AtomicUsize::new(0);
+    let (client, asking) = fake::client(move |asked| match asked.path.as_str() {
+        "/api/v1/pods" => match watched.fetch_add(1, Ordering::Relaxed) {
+            0 => fake::ending_after(SOON, &[fake::end_of_list()]),
+            1 => fake::failure(403, "Forbidden"),
+            _ => fake::events(&[fake::event("ADDED", &pod("b", "models:v1"))]),
+        },
+        _ => nothing(asked),
+    });
+    let index = Arc::new(RwLock::new(Index::default()));
+    let _watches = spawn(&client, &index);
+    wait_for(CALM / 2, &index, |it| holds(it, "v1") && it.failing().next().is_none()).await;
+    assert_eq!(asking.of("/pods").len(), 3);
+}
+
 #[tokio::test]
 async fn a_built_in_kind_that_is_not_found_is_a_failure() {
     let pods = |_: &Asked| fake::no_such_page();

@@ -255,6 +255,23 @@ fn where_the_guard_asks_a_reference_needs_a_ready_server() {
     assert_eq!(code(&decide(uses("models:v1", ""), &unread, guard)), UNREAD);
 }
 
+/// Or else a removal that carries the proof would still pass.
+#[test]
+fn what_break_glass_lets_pass_without_a_server_counts_all_the_same() {
+    let changes = json!({
+        "metadata": {"annotations": {names::BREAK_GLASS: "1970-01-01T00:30:00Z on fire"}},
+        "spec": {"template": {"metadata": {"annotations": {names::USES: "models:v1"}}}},
+    });
+    let change = WorkloadChange::new(id("a"), None, &workload("a", "", &changes), Caller::default(), Guard::default());
+    let mut known = Facts { may_override: Some(Ok(true)), ..facts(&[], &[]) };
+    let Some(Ok(Some(stored))) = known.catalogs.get_mut(&key()) else { panic!("{known:?}") };
+    stored.usage = Usage::parse(Some(r#"{"epoch":"e1","idle":["v1"]}"#));
+    let decision = decide(change, &known, Guard { require_served: true, ..Guard::default() });
+    assert!(decision.allowed(), "{decision:?}");
+    assert_eq!(decision.overlooked.map(|denial| denial.code.id()), Some("MG203"));
+    assert!(!decision.lifts[0].usage.marks(&entry("v1")));
+}
+
 #[test]
 fn a_lenient_guard_lets_the_last_server_go_and_records_it() {
     for (while_in_use, warnings) in [(WhileInUse::Warn, 1), (WhileInUse::Audit, 0)] {
