@@ -9,8 +9,8 @@
 //! written by our own identity.
 //!
 //! Not put back is what the prior revision does not list, or is too large for the ConfigMap to carry; what there is no place
-//! for; what is in a ConfigMap that is immutable or being deleted; and nothing at all while break-glass on the ConfigMap is valid, for then somebody may have
-//! taken it away on purpose.
+//! for; what is in a ConfigMap that is immutable or being deleted; and nothing at all while break-glass on the ConfigMap is
+//! valid, or a webhook configuration is gone or not as it should be: then somebody may have taken it away on purpose.
 
 use crate::catalog::edit::{self, CannotEdit, Edit};
 use crate::catalog::{Catalog, EntryName, Format};

@@ -99,7 +99,7 @@ pub fn mutate<'c>(change: &'c CatalogChange<'_>, found: Option<Result<Found, Unr
             if let Some(content) = &mut content {
                 edit::apply(retention.edits.iter().cloned(), content);
             }
-            (content, retention, None)
+            (content, retention, rollback::unanswered(change))
         }
     };
     let stored = content.as_ref().map(|content| change.storing(content.clone()));

@@ -160,7 +160,10 @@ impl Retention {
         let wanted = wanted(old, new);
         let lost = lost(change, old, terms);
         match &old.declared {
-            Declared::Catalog(format, _) if !lost.is_empty() && terms.guard.defers() => {
+            // What may not be changed any more would keep it for ever.
+            Declared::Catalog(format, _)
+                if !lost.is_empty() && terms.guard.defers() && new.object.content.immutable != Some(true) =>
+            {
                 let edits = edit::keep(*format, &old.object.content, &new.object.content, &lost)?;
                 Ok(Self { kept: lost, edits, wanted, ..Self::default() })
             }

@@ -66,7 +66,8 @@ fn tell(cluster: &Cluster, found: &Findings, told: &Findings) {
 /// Asks that what holders lack be put back, where the guard says so and the prior revision lists it. What cannot be, now, is
 /// found again by the next look.
 async fn heal(cluster: &Cluster, found: &Findings) {
-    if !cluster.guard.heals() {
+    // Who took a webhook configuration away means that nothing interferes; and a proof to remove it again would not come.
+    if !cluster.guard.heals() || cluster.progress.arming.read().defects().next().is_some() {
         return;
     }
     for (catalog, entries) in found.missing() {

@@ -292,6 +292,10 @@ fn undeferrable(change: &CatalogChange<'_>, loss: &Loss) -> String {
         }
         .to_owned();
     };
+    if new.object.content.immutable == Some(true) {
+        return "the same change makes the ConfigMap immutable, so that nothing could be removed from it later"
+            .to_owned();
+    }
     let removed = loss.entries.intersection(&change.diff.removed).cloned().collect();
     match edit::keep(loss.format, &old.object.content, &new.object.content, &removed) {
         _ if removed.is_empty() => "one version cannot have two contents".to_owned(),
@@ -344,7 +348,7 @@ fn settling(change: &CatalogChange<'_>, loss: &Loss, facts: &Facts, (epoch, guar
     let stuck = || Prospect::Stuck("it is not known whether the controller runs".to_owned());
     let hold = hold(change);
     if let Some(kept) = loss.entries.iter().find(|entry| hold.keeps(entry)) {
-        return message::kept(change, kept).into();
+        return message::kept(change, loss.code, kept).into();
     }
     let room = loss.usage.room_for(&loss.taken, epoch);
     if room < loss.taken.len() {

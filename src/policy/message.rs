@@ -163,12 +163,12 @@ pub(super) fn overlooked(denial: &Denial) -> String {
 }
 
 /// MG101: people keep `entry`, for consumers that no object shows.
-pub(super) fn kept(change: &CatalogChange<'_>, entry: &EntryName) -> Denial {
+pub(super) fn kept(change: &CatalogChange<'_>, code: Code, entry: &EntryName) -> Denial {
     let what = format!("the annotation {} keeps entry {entry}.", names::HOLD);
     let next =
         "This is step 3 (remove) of a release; take the entry out of the annotation when nobody needs it any more.";
     let causes = vec![cause(entry, &what)];
-    let denial = denial(Code::EntryInUse, Code::EntryInUse.status(), &change.key.name, &what, next, causes);
+    let denial = denial(code, code.status(), &change.key.name, &what, next, causes);
     see(denial, &place(&change.key))
 }
 

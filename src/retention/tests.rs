@@ -250,6 +250,20 @@ fn a_rollback_restores_what_was_retained_then() {
     assert_eq!(stored.retained(), Some(r#"["v1","v3"]"#), "v1 was retained at that revision, too");
 }
 
+/// It could never be removed again.
+#[test]
+fn nothing_is_kept_in_what_becomes_immutable() {
+    let stored = Stored::keys([("v1", "a"), ("v2", "b")]);
+    let mut new = stored.object.clone();
+    new["data"] = json!({"v2": "b"});
+    new["immutable"] = true.into();
+    let (made, _) = stored.mutated(&new, Caller::default());
+    assert_eq!(made["data"], new["data"]);
+    let denial = stored.judged(&made, Caller::default()).denial.unwrap();
+    assert_eq!(denial.code.id(), "MG101");
+    assert!(denial.message.contains("makes the ConfigMap immutable"), "{}", denial.message);
+}
+
 #[test]
 fn nothing_is_kept_where_the_guard_does_not_defer() {
     let mut stored = Stored::keys([("v1", "a"), ("v2", "b")]);
