@@ -131,7 +131,7 @@ async fn api_server(request: Request<kube::client::Body>) -> anyhow::Result<http
 
 /// What `modelguard serve` serves, in a cluster of which nothing must be read.
 async fn ours(tls_dir: &Path) -> anyhow::Result<()> {
-    telemetry::init(telemetry::Format::Text)?;
+    let _log = telemetry::init(telemetry::Format::Text)?;
     let (_trigger, shutdown) = shutdown::channel();
     let mut registry = metrics::registry();
     let metrics = Metrics::register(&mut registry);

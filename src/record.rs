@@ -29,6 +29,13 @@ const BREAK_GLASS: &str = "BreakGlass";
 /// How many entries of each sort are named: a catalog of keys may lose thousands at once.
 const MOST_ENTRIES: usize = 100;
 
+/// The longest name that is written, in bytes. No name of an object is longer; but whoever reaches the port may send some of
+/// megabytes, and thousands of lines and Events wait to be written.
+const LONGEST_NAME: usize = 253;
+
+/// The same of users: of a ServiceAccount 339 bytes, and whatever an identity provider calls people.
+const LONGEST_USER: usize = 1024;
+
 /// What most lines take, in bytes: a buffer that grows is copied time and again.
 const USUAL_LINE: usize = 1024;
 
@@ -243,6 +250,24 @@ impl Record<'_> {
     }
 }
 
+/// A name as it is written: what is longer than names are is cut off.
+pub(crate) fn short(name: &str) -> &str {
+    start(name, LONGEST_NAME)
+}
+
+/// The same of a user.
+pub(crate) fn short_user(user: &str) -> &str {
+    start(user, LONGEST_USER)
+}
+
+fn start(text: &str, most: usize) -> &str {
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
 /// Seconds as HTTP counts them: whole, and never so few that the client comes back too early.
 pub(crate) fn whole_seconds(duration: Duration) -> u64 {
     (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
@@ -395,6 +420,13 @@ mod tests {
             },
             ..Decision::default()
         }
+    }
+
+    #[test]
+    fn a_name_is_cut_at_a_whole_character() {
+        assert_eq!(short("models"), "models");
+        assert_eq!(short(&"x".repeat(1 << 20)).len(), LONGEST_NAME);
+        assert_eq!(short(&"ä".repeat(200)), "ä".repeat(126));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::event::Event;
 use crate::metrics::{Metrics, RequestLabels, Shed};
 use crate::object::HolderKind;
 use crate::policy::{self, Decision, Denial, Request};
-use crate::record::{Digests, Log, Object, Outcome, Record, Schema, Verdict};
+use crate::record::{Digests, Log, Object, Outcome, Record, Schema, Verdict, short, short_user};
 use crate::reference::CatalogKey;
 use crate::shutdown::Shutdown;
 use crate::world::World;
@@ -259,13 +259,13 @@ impl<W: World> App<W> {
         };
         let name = if review.name.is_empty() { identity.name.as_deref().unwrap_or_default() } else { &review.name };
         let object = Object {
-            group: &review.kind.group,
-            version: &review.kind.version,
-            kind: &review.kind.kind,
-            namespace: &review.namespace,
-            name,
-            uid: identity.uid.as_deref().unwrap_or_default(),
-            resource_version: identity.resource_version.as_deref().unwrap_or_default(),
+            group: short(&review.kind.group),
+            version: short(&review.kind.version),
+            kind: short(&review.kind.kind),
+            namespace: short(&review.namespace),
+            name: short(name),
+            uid: short(identity.uid.as_deref().unwrap_or_default()),
+            resource_version: short(identity.resource_version.as_deref().unwrap_or_default()),
         };
         let record = Record {
             schema: Schema,
@@ -273,10 +273,10 @@ impl<W: World> App<W> {
             id: &review.uid,
             webhook,
             operation: Some(review.operation.as_str()),
-            subresource: &review.sub_resource,
+            subresource: short(&review.sub_resource),
             dry_run: review.is_dry_run(),
             object: Some(object),
-            user: &review.user_info.username,
+            user: short_user(&review.user_info.username),
             outcome: Outcome::of(decision),
             digests: &judged.digests,
             latency_us: micros(took),

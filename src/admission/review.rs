@@ -34,7 +34,7 @@ const DEEPEST: usize = 128;
 /// So far into a review, in bytes, it is looked for what kind its objects are.
 const HEAD: usize = 512;
 
-/// The longest uid that is echoed from a body that could not be read; the API server's have 36.
+/// The longest uid that is echoed; the API server's have 36 characters.
 const LONGEST_UID: usize = 128;
 
 /// What the API server sends, with the request read as `R`.
@@ -181,6 +181,8 @@ pub(crate) enum Unreadable {
     NoRequest,
     #[error("request.uid is missing")]
     NoUid,
+    #[error("request.uid is longer than {LONGEST_UID} bytes")]
+    LongUid,
     #[error("request.{field} cannot be read: {source}")]
     Object { field: &'static str, source: serde_json::Error },
     #[error("{operation} of {what} is nothing that modelguard judges")]
@@ -254,7 +256,11 @@ impl<'a> Review<'a> {
             Some(review) => review.map(|object| Object::ConfigMap(object.into())),
             None => Review::read(text)?.map(Object::Raw),
         };
-        if review.uid.is_empty() { Err(Unreadable::NoUid) } else { Ok(review) }
+        match review.uid.len() {
+            0 => Err(Unreadable::NoUid),
+            1..=LONGEST_UID => Ok(review),
+            _ => Err(Unreadable::LongUid),
+        }
     }
 
     /// Whether nothing will be written.
@@ -355,6 +361,7 @@ impl Unreadable {
             Self::Broken(_)
             | Self::Deep
             | Self::Json(_)
+            | Self::LongUid
             | Self::Missing { .. }
             | Self::NoRequest
             | Self::NoUid
@@ -460,6 +467,20 @@ mod tests {
             let review = Review::parse(body.as_bytes()).unwrap();
             let found = review.object.map(|object| matches!(object, Object::ConfigMap(_)));
             assert_eq!(found, is_read, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_uid_is_no_longer_than_any_that_an_api_server_sends() {
+        for (length, is_read) in [(1, true), (LONGEST_UID, true), (LONGEST_UID + 1, false)] {
+            let uid = "u".repeat(length);
+            let request = format!(
+                r#"{{"uid":"{uid}","kind":{{"version":"v1","kind":"Pod"}},"resource":{{"resource":"pods"}},"operation":"DELETE"}}"#
+            );
+            let body = format!(r#"{{"apiVersion":"{API_VERSION}","kind":"{KIND}","request":{request}}}"#);
+            let read = Review::parse(body.as_bytes());
+            assert_eq!(read.is_ok(), is_read, "{length}");
+            assert!(is_read || matches!(read, Err(Unreadable::LongUid)), "{read:?}");
         }
     }
 

@@ -111,7 +111,7 @@ impl Args {
 
 /// Serves until told to stop.
 pub(super) fn run(args: Args) -> anyhow::Result<Exit> {
-    telemetry::init(args.log_format)?;
+    let _log = telemetry::init(args.log_format)?;
     block_on(serve(args))??;
     Ok(Exit::Fine)
 }

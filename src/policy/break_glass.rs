@@ -16,6 +16,9 @@ use jiff::{SignedDuration, Timestamp};
 /// How far ahead it may be.
 const LONGEST: SignedDuration = SignedDuration::from_hours(1);
 
+/// The longest reason, in bytes: it is written into every record of what passes.
+const LONGEST_REASON: usize = 1024;
+
 /// What an object says of break-glass, as one request sees it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct BreakGlass {
@@ -76,6 +79,8 @@ impl BreakGlass {
             Reading::Refused(format!("it is until {until}, and one hour ahead is the most"))
         } else if reason.is_empty() {
             Reading::Refused("expected a reason behind the time, found none".to_owned())
+        } else if reason.len() > LONGEST_REASON {
+            Reading::Refused(format!("the reason is longer than {LONGEST_REASON} bytes"))
         } else {
             Reading::Grant(Grant { until, reason: reason.to_owned() })
         }
@@ -194,6 +199,7 @@ mod tests {
             ("2026-11-23T15:00:01Z on fire", Some(Ok(true)), "MG502 403"),
             ("2026-11-23T14:30:00Z", Some(Ok(true)), "MG502 403"),
             ("soon, on fire", Some(Ok(true)), "MG502 403"),
+            (&format!("2026-11-23T14:30:00Z {}", "x".repeat(1025)), Some(Ok(true)), "MG502 403"),
             ("", Some(Ok(true)), "MG502 403"),
         ] {
             let stored = BreakGlass::stored(Some(said));

@@ -20,6 +20,9 @@ use crate::revision::{self, Place, keeps_the_same};
 use crate::usage::{Epoch, State, Usage};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// The most models of a catalog: every replica remembers the names of all of them, for as long as the ConfigMap is there.
+const MOST_MODELS: usize = 10_000;
+
 /// Entries that a change takes away although they are not proven Idle.
 struct Loss {
     /// The rule that this breaks if one of them has a holder.
@@ -73,7 +76,7 @@ pub(super) fn decide(change: &CatalogChange<'_>, facts: &Facts, terms: &Terms) -
     let judged = loss(change, &terms.epoch).map(|loss| judge_loss(change, &loss, facts, terms));
     let judged = judged.or_else(|| unshared(change).map(|_| judge_unsharing(change, facts)));
     let judged = judged.map(|decision| overlook(decision, terms.guard));
-    let mut decision = match (judged, invalid_opt_in(change)) {
+    let mut decision = match (judged, invalid_opt_in(change).or_else(|| too_large(change))) {
         // That somebody needs an entry says more than that the new label or content is wrong as well; that the
         // proof is missing says less, for what is wrong is refused however long the client waits.
         (Some(judged), Some(denial)) if !says_in_use(&judged) => denial.into(),
@@ -126,6 +129,19 @@ fn invalid_opt_in(change: &CatalogChange<'_>) -> Option<Denial> {
         }
         _ => None,
     }
+}
+
+/// MG104: a catalog does not grow beyond what can be remembered of it. What is only retained comes on top, and what is larger
+/// already may go on as it is, or shrink.
+fn too_large(change: &CatalogChange<'_>) -> Option<Denial> {
+    let new = change.new.as_ref().filter(|_| !change.caller.own)?;
+    let Declared::Catalog(_, catalog) = &new.declared else { return None };
+    let was = match change.old.as_ref().map(|old| &old.declared) {
+        Some(Declared::Catalog(_, old)) => old.len(),
+        _ => 0,
+    };
+    let asked = catalog.len().saturating_sub(Retained::of(&new.object).entries().len());
+    (asked > MOST_MODELS && asked > was).then(|| message::too_large(change, asked, MOST_MODELS))
 }
 
 /// MG101, MG102, MG104 to MG106: what the change takes away and may not; `None` if there is nothing of the kind.

@@ -172,6 +172,14 @@ pub(super) fn kept(change: &CatalogChange<'_>, code: Code, entry: &EntryName) ->
     see(denial, &place(&change.key))
 }
 
+/// MG104: it lists more than can be remembered.
+pub(super) fn too_large(change: &CatalogChange<'_>, found: usize, most: usize) -> Denial {
+    let what = format!("it lists {found} models, and {most} are the most.");
+    let next = "Spread them over several model ConfigMaps. Nothing of the ConfigMap was changed.";
+    let code = Code::CatalogInvalid;
+    denial(code, code.status(), &change.key.name, &what, next, vec![cause("data", &what)])
+}
+
 /// MG104: the content is not of the format that the label says.
 pub(super) fn catalog_invalid(change: &CatalogChange<'_>, format: Format, error: &CatalogError) -> Denial {
     let next = format!(

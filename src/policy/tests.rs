@@ -500,6 +500,34 @@ fn the_message_names_holders_step_and_what_to_do_next() {
     assert_eq!(decision.facts.step, Some(Step::Remove));
 }
 
+/// What is larger already is guarded as ever, and may shrink.
+#[test]
+fn a_catalog_does_not_grow_beyond_what_can_be_remembered() {
+    let of = |range: std::ops::Range<usize>, annotations| {
+        let data: Vec<_> = range.map(|n| format!(r#""v{n}":"""#)).collect();
+        json(Some("keys"), annotations, &format!("{{{}}}", data.join(",")))
+    };
+    let retained = r#"{"modelguard.dev/revision":"2","modelguard.dev/retained":"[\"v0\"]"}"#;
+    for (old, new, expected) in [
+        (None, of(0..10_000, NONE), None),
+        (None, of(0..10_001, NONE), Some("MG104")),
+        (Some(of(0..10_000, NONE)), of(0..10_001, NONE), Some("MG104")),
+        (Some(of(0..10_002, NONE)), of(0..10_003, NONE), Some("MG104")),
+        (Some(of(0..10_002, NONE)), of(1..10_002, NONE), Some("MG103")),
+        (Some(of(0..10_002, NONE)), of(0..1, NONE), Some("MG103")),
+        (Some(of(0..10_000, NONE)), of(0..10_001, retained), None),
+    ] {
+        let decision = Case::new(old, Some(new)).held(&[]).decide();
+        assert_eq!(decision.denial.as_ref().map(|denial| denial.code.id()), expected, "{:?}", decision.denial);
+    }
+    let denial = Case::new(None, Some(of(0..10_001, NONE))).decide().denial.unwrap();
+    assert_eq!(
+        denial.message,
+        "[MG104] models: it lists 10001 models, and 10000 are the most.\nSpread them over several model ConfigMaps. Nothing \
+         of the ConfigMap was changed."
+    );
+}
+
 #[test]
 fn what_is_too_much_to_be_proven_at_once_is_to_be_removed_in_parts() {
     let data: Vec<_> = (0..500).map(|n| format!(r#""{n:0100}":"x""#)).collect();
