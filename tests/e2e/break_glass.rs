@@ -3,7 +3,7 @@
 use crate::scene::{Scene, Setup, Test, own, shared};
 use crate::support::builders::{deployment, keys, template, workload};
 use crate::support::kubectl::Tool;
-use crate::support::namespace::Namespace;
+use crate::support::namespace::{Namespace, timeout};
 use crate::support::wait::until;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -61,6 +61,14 @@ fn whoever_may_not_neither_sets_nor_uses_it(scene: &Scene<'_>) {
     scene.kubectl(["create", "rolebinding", "dev", "--clusterrole=edit", "--user=dev"]).run().ok();
     let as_dev = |tool: Tool| tool.args(["--as=dev", "--as-group=system:authenticated"]);
     as_dev(set(scene, "models", 30)).run().denied("MG502").says("does not have");
+    scene.create_object(deployment("other", 0, "").to_string()).ok();
+    scene.kubectl(["create", "role", "status", "--verb=patch", "--resource=deployments/status"]).run().ok();
+    scene.kubectl(["create", "rolebinding", "dev-status", "--role=status", "--user=dev"]).run().ok();
+    let said = json!({"metadata": {"annotations": {"modelguard.dev/break-glass": grant(30)}}}).to_string();
+    for subresource in [&[][..], &["--subresource=status"]] {
+        let patch = scene.kubectl(["patch", "deployment", "other", "--type=merge", "-p", &said]);
+        as_dev(patch.args(subresource.iter().copied())).run().denied("MG502").says("does not have");
+    }
     set(scene, "models", 30).run().ok();
     as_dev(removal(scene)).run().denied("MG502").says("It was to pass: [MG101] models: entry v1 is still used by");
     // What needs no break-glass needs no permission either.
@@ -131,7 +139,7 @@ fn it_is_one_for_all(scene: &Scene<'_>) {
         (["replicaset", "old"], "MG201", kubectl(&["scale", "replicaset", "old", "--replicas=1"])),
         (["deployment", "scaled"], "MG301", kubectl(&["scale", "deployment", "scaled", "--replicas=0"])),
         (["deployment", "stopped"], "MG301", kubectl(&["delete", "deployment", "stopped"])),
-        (["namespace", &shared.name], "MG401", kubectl(&["delete", "namespace", &shared.name, "--timeout=60s"])),
+        (["namespace", &shared.name], "MG401", kubectl(&["delete", "namespace", &shared.name, &timeout()])),
         (["namespace", home], "MG402", kubectl(&["label", "namespace", home, "modelguard.dev/guard-"])),
     ];
     let used = || scene.at.modelguard.first().metrics().expect("modelguard answers").sum(USED, &[]);

@@ -2,7 +2,7 @@
 
 use crate::scene::{Scene, Setup, Test, own, shared};
 use crate::support::builders::{deployment, keys, template, workload};
-use crate::support::namespace::Namespace;
+use crate::support::namespace::{Namespace, timeout};
 use crate::support::wait::until;
 use serde_json::{Value, json};
 
@@ -119,7 +119,7 @@ fn a_namespace_goes_with_all_kinds_of_holders(scene: &Scene<'_>) {
     going.kubectl(["delete", "configmap", "models"]).run().denied("MG106").says("entry v1 is still used by");
     let rehearsal = going.kubectl(["delete", "deployment", "server", "--dry-run=server"]);
     until("its users are known", || rehearsal.run().denies("MG301"));
-    going.kubectl(["delete", "namespace", &going.name, "--timeout=60s"]).run().ok();
+    going.kubectl(["delete", "namespace", &going.name, &timeout()]).run().ok();
     let gone = scene.at.cluster.kubectl(["get", "namespace", &going.name]).run();
     gone.failed("NotFound");
 }

@@ -18,7 +18,7 @@ fn a_refused_removal_is_one_event_that_counts(scene: &Scene<'_>) {
     const TIMES: u64 = 5;
     scene.create_object(keys("models", &["v1", "v2"]).to_string()).ok();
     scene.create_object(deployment("api", 0, "models:v1").to_string()).ok();
-    remove(scene, "v1", &["--dry-run=server"]).denied("MG101");
+    until("its holder is known", || remove(scene, "v1", &["--dry-run=server"]).denies("MG101"));
     let messages: BTreeSet<_> = (0..TIMES).map(|_| denial(&remove(scene, "v1", &[]).denied("MG101"))).collect();
     assert_eq!(messages.len(), 1, "{messages:?}");
     let message = messages.first().expect("a denial");

@@ -108,7 +108,8 @@ fn what_came_about_unseen(scene: &Scene<'_>) {
     }
 
     // A rollback that nobody answers is none, and is not made by the next one who writes.
-    let rollback = |args: &[&str]| scene.modelguard(["rollback", "models", "-n", namespace]).args(args).run();
+    let rollback =
+        |args: &[&str]| scene.modelguard(["rollback", "models", "-n", namespace]).args(args.iter().copied()).run();
     for args in [&[][..], &["--dry-run"]] {
         let output = rollback(args);
         assert_eq!(output.status.code(), Some(1), "{output}");

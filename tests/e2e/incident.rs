@@ -5,6 +5,7 @@ use crate::scene::{Scene, Test, shared};
 use crate::support::builders::{deployment, extraction, extraction_models, manifest};
 use crate::support::kubectl::{Output, Tool};
 use crate::support::leftovers::Dir;
+use crate::support::wait::until;
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -56,6 +57,7 @@ fn three_steps(scene: &Scene<'_>, client: &Client) {
     (client.release)(scene, &["v2", "v3"], "v3").ok();
     scene.rolled_out("deployment/extraction-api");
     assert!(!statuses(scene).contains(&429), "nobody waited so far: {:?}", statuses(scene));
+    until_unused(scene);
 
     (client.release)(scene, &["v3"], "v3").ok();
     let statuses = statuses(scene);
@@ -85,6 +87,7 @@ fn replace_waits_and_passes_when_repeated(scene: &Scene<'_>) {
     denied.says("3 pods");
     replace(scene, &["v2", "v3"], "v3").ok();
     scene.rolled_out("deployment/extraction-api");
+    until_unused(scene);
     replace(scene, &["v3"], "v3").failed("(Conflict)");
     assert!(statuses(scene).ends_with(&[429, 409]), "{:?}", statuses(scene));
     replace(scene, &["v3"], "v3").ok();
@@ -99,6 +102,7 @@ fn delete(scene: &Scene<'_>) {
     assert_eq!(models(scene), before);
 
     scene.kubectl(["delete", "deployment", APP, "--cascade=foreground"]).run().ok();
+    until_unused(scene);
     scene.kubectl(["delete", "configmap", MODELS]).run().ok();
     assert!(statuses(scene).ends_with(&[429, 200]), "{:?}", statuses(scene));
 }
@@ -117,6 +121,7 @@ fn replaced_in_place(scene: &Scene<'_>) {
     assert_eq!(models(scene), before);
 
     scene.kubectl(["delete", "deployment", APP, "--cascade=foreground"]).run().ok();
+    until_unused(scene);
     at("s3://other").ok();
     assert!(statuses(scene).ends_with(&[429, 200]), "{:?}", statuses(scene));
 
@@ -132,6 +137,7 @@ fn rolled_back_to_what_is_gone(scene: &Scene<'_>) {
     start(scene, apply);
     apply(scene, &["v2", "v3"], "v3").ok();
     scene.rolled_out("deployment/extraction-api");
+    until_unused(scene);
     apply(scene, &["v3"], "v3").ok();
 
     let undo = scene.kubectl(["rollout", "undo", "deployment/extraction-api"]);
@@ -139,6 +145,7 @@ fn rolled_back_to_what_is_gone(scene: &Scene<'_>) {
     scene.apply(extraction_models(&["v2", "v3"]).to_string()).ok();
     undo.run().ok();
     scene.rolled_out("deployment/extraction-api");
+    until_used(scene, &["v3"]);
     scene.apply(extraction_models(&["v3"]).to_string()).denied("MG101").says("3 pods of Deployment");
 }
 
@@ -152,6 +159,7 @@ fn a_rollback_takes_nothing_away(scene: &Scene<'_>) {
         upgrade(&["v2", "v3"], "v2");
         upgrade(&["v2", "v3"], "v3");
         scene.rolled_out("deployment/extraction-api");
+        until_used(scene, &["v2"]);
         let before = models(scene);
         let rollback = scene.at.cluster.tool(helm).args(["rollback", &release, "1", "-n", &scene.namespace.name]);
         rollback.run().denied("MG101").says("extraction@v3 is still used by 3 pods of Deployment").says("step 3");
@@ -159,7 +167,7 @@ fn a_rollback_takes_nothing_away(scene: &Scene<'_>) {
         assert_eq!(models(scene), before, "{helm}");
         // Whether Helm had got to the app or not, what that needs is listed. Its objects are the next one's.
         scene.kubectl(["delete", "deployment", APP, "--cascade=foreground"]).run().ok();
-        scene.kubectl(["delete", "configmap", MODELS]).run().ok();
+        until("its models may go", || scene.kubectl(["delete", "configmap", MODELS]).succeed().map(drop));
     }
 }
 
@@ -172,6 +180,7 @@ fn dry_run_is_denied_at_once(scene: &Scene<'_>) {
     dry_run(&["v2", "v3"]).ok();
 
     scene.kubectl(["delete", "deployment", APP, "--cascade=foreground"]).run().ok();
+    until_unused(scene);
     let before = models(scene);
     // Nothing may be written for it, so waiting would not help: no 429, which a client would repeat.
     dry_run(&["v3"]).denied("MG103");
@@ -186,6 +195,26 @@ fn start(scene: &Scene<'_>, install: Release) {
     install(scene, &["v2"], "v2").ok();
     scene.rolled_out("deployment/extraction-api");
     scene.armed();
+    until_used(scene, &["v3"]);
+}
+
+/// Waits until modelguard knows of the three pods that need more than these versions: kubectl may know it earlier.
+fn until_used(scene: &Scene<'_>, versions: &[&str]) {
+    until("its pods are known", || match rehearse(scene, versions) {
+        output if output.stderr.contains("3 pods of Deployment") => Ok(()),
+        output => Err(output),
+    });
+}
+
+/// Waits until modelguard knows that nobody needs v2: pods that terminate do, and `rollout status` waits for none.
+fn until_unused(scene: &Scene<'_>) {
+    until("nobody needs v2", || rehearse(scene, &["v3"]).denies("MG103"));
+}
+
+/// What it would come to if these versions were all. Nobody waits, and nothing is written.
+fn rehearse(scene: &Scene<'_>, versions: &[&str]) -> Output {
+    let patch = serde_json::json!({"data": {"models.yaml": extraction(versions)}}).to_string();
+    scene.kubectl(["patch", "configmap", MODELS, "--type=merge", "--dry-run=server", "-p", &patch]).run()
 }
 
 /// Content and revision of the model ConfigMap.

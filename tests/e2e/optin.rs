@@ -4,7 +4,7 @@
 use crate::scene::{Scene, Setup, Test, own, shared};
 use crate::support::builders::{catalog, deployment, keys, template, workload};
 use crate::support::kubectl::Output;
-use crate::support::namespace::Namespace;
+use crate::support::namespace::{Namespace, timeout};
 use crate::support::wait::until;
 use serde_json::{Value, json};
 
@@ -69,7 +69,7 @@ fn everyday_writes(scene: &Scene<'_>, plain: &Namespace<'_>, round: &str) {
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
     scene.at.cluster.kubectl(["create", "-f-"]).stdin(namespace.to_string()).run().ok();
     scene.at.cluster.kubectl(["create", "configmap", "inside", "-n", &name, "--from-literal=a=1"]).run().ok();
-    scene.at.cluster.kubectl(["delete", "namespace", &name, "--timeout=60s"]).run().ok();
+    scene.at.cluster.kubectl(["delete", "namespace", &name, &timeout()]).run().ok();
     scene.kubectl(["label", "--overwrite", "namespace", &scene.namespace.name, &format!("round={round}")]).run().ok();
     // Other kinds, where workloads are guarded, too.
     for namespace in [&scene.namespace, plain] {

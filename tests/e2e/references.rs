@@ -3,7 +3,7 @@
 use crate::scene::{Scene, Setup, Test, own, shared};
 use crate::support::builders::{deployment, keys, template, workload};
 use crate::support::kubectl::Output;
-use crate::support::namespace::Namespace;
+use crate::support::namespace::{Namespace, timeout};
 use crate::support::wait::until;
 use serde_json::{Value, json};
 
@@ -298,11 +298,9 @@ fn a_replica_set_scaled_up_from_zero(scene: &Scene<'_>) {
     scene.kubectl(["scale", "replicaset", "old", "--replicas=1"]).run().ok();
     remove(scene, "models", "v1").denied("MG101");
     scene.kubectl(["scale", "replicaset", "old", "--replicas=0"]).run().ok();
-    until("its pods are gone", || match scene.get("replicaset", "old")["status"]["replicas"].as_u64().unwrap_or(0) {
-        0 => Ok(()),
-        replicas => Err(format!("{replicas} replicas")),
-    });
-    remove(scene, "models", "v1").ok();
+    // Its status counts none that terminates, and such a one still holds.
+    until_no_pods(scene);
+    until("nothing holds it", || remove(scene, "models", "v1").passed());
     scene.kubectl(["scale", "replicaset", "old", "--replicas=1"]).run().denied("MG201").says("v1").says("v2");
     scene.kubectl(["patch", "replicaset", "old", r#"-p={"spec":{"replicas":2}}"#]).run().denied("MG201");
     assert_eq!(scene.get("replicaset", "old")["spec"]["replicas"], 0);
@@ -313,8 +311,8 @@ fn a_finished_job_holds_nothing(scene: &Scene<'_>) {
     scene.wait_for_account();
     scene.create_object(keys("models", &["v1", "v2"]).to_string()).ok();
     scene.create_object(workload("Job", "batch", 1, template("batch", "models:v1")).to_string()).ok();
-    scene.kubectl(["wait", "--for=condition=Complete", "job/batch", "--timeout=60s"]).run().ok();
-    remove(scene, "models", "v1").ok();
+    scene.kubectl(["wait", "--for=condition=Complete", "job/batch", &timeout()]).run().ok();
+    until("that it has finished is known", || remove(scene, "models", "v1").passed());
 }
 
 fn a_terminating_pod_holds(scene: &Scene<'_>) {
@@ -327,8 +325,8 @@ fn a_terminating_pod_holds(scene: &Scene<'_>) {
     scene.kubectl(["delete", "pod", "slow", "--wait=false"]).run().ok();
     remove(scene, "models", "v1").denied("MG101").says("/slow");
     scene.kubectl(["patch", "pod", "slow", "--type=merge", r#"-p={"metadata":{"finalizers":null}}"#]).run().ok();
-    scene.kubectl(["wait", "--for=delete", "pod/slow", "--timeout=60s"]).run().ok();
-    remove(scene, "models", "v1").ok();
+    scene.kubectl(["wait", "--for=delete", "pod/slow", &timeout()]).run().ok();
+    until("that it is gone is known", || remove(scene, "models", "v1").passed());
 }
 
 fn unknown_catalogs(scene: &Scene<'_>) {

@@ -13,6 +13,7 @@ use crate::support::builders::{deployment, keys, template, workload};
 use crate::support::client::{client, code};
 use crate::support::kubectl::{Output, Tool};
 use crate::support::modelguard::IDENTITY;
+use crate::support::namespace::timeout;
 use crate::support::net::random;
 use crate::support::slow::{self, DELAY};
 use crate::support::wait::{LONG, until};
@@ -197,7 +198,7 @@ fn a_namespace_goes_with_its_servers(scene: &Scene<'_>) {
     let removal = scene.kubectl(["delete", "deployment", "server-a"]);
     held(&removal);
     let name = &scene.namespace.name;
-    scene.at.cluster.kubectl(["delete", "namespace", name, "--timeout=60s"]).run().ok();
+    scene.at.cluster.kubectl(["delete", "namespace", name, &timeout()]).run().ok();
 }
 
 fn a_reference_waits_for_a_ready_server(scene: &Scene<'_>) {
@@ -320,8 +321,11 @@ impl Track {
         self.make_ready(first).await;
         let rehearsal = DeleteParams { dry_run: true, ..DeleteParams::default() };
         let started = Instant::now();
-        while let Ok(_passed) = self.apps.delete(first, &rehearsal).await {
-            assert!(started.elapsed() < LONG, "the holder of {models} is not known");
+        loop {
+            match self.apps.delete(first, &rehearsal).await {
+                Err(error) if code(&error) == "MG301" => break,
+                other => assert!(started.elapsed() < LONG, "the holder of {models} is not known: {:?}", other.err()),
+            }
             sleep(Duration::from_millis(50)).await;
         }
         for name in others {
@@ -411,10 +415,7 @@ fn departing(scene: &Scene<'_>) -> Value {
 /// Waits until modelguard knows who holds what this would take the last server of.
 fn held(removal: &Tool) {
     let rehearsal = removal.clone().args(["--dry-run=server"]);
-    until("its holder is known", || match rehearsal.run().passed() {
-        Ok(passed) => Err(passed),
-        Err(_denied) => Ok(()),
-    });
+    until("its holder is known", || rehearsal.run().denies("MG301"));
 }
 
 fn grant() -> String {

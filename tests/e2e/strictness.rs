@@ -35,6 +35,8 @@ fn wait_holds_the_client_until_the_old_pods_are_gone(scene: &Scene<'_>) {
     // A paused rollout: the template is the new one, and all pods are still of the old one.
     scene.kubectl(["rollout", "pause", "deployment/api"]).run().ok();
     scene.apply(deployment("api", 2, "models:v2").to_string()).ok();
+    // As long as it is thought to be the old one, the removal is refused for good.
+    until("the new template is known", || removal(scene, "v2").args(["--dry-run=server"]).run().denies("MG101"));
     thread::scope(|scope| {
         let removed = scope.spawn(|| removal(scene, "v1").run());
         until("the client is held", || if statuses(scene).contains(&429) { Ok(()) } else { Err("not yet") });
@@ -68,8 +70,13 @@ fn audit_allows_and_records(scene: &Scene<'_>) {
     let event = events.iter().rfind(is_removal).expect("an audit event of the removal");
     let annotation = |name: &str| event["annotations"][format!("catalog.modelguard.dev/{name}")].clone();
     assert_eq!((annotation("decision"), annotation("code")), ("audit".into(), "MG101".into()), "{event:#}");
-    let line = decisions(scene).pop().expect("a decision");
-    assert_eq!((&line["allowed"], &line["enforcement"]), (&true.into(), &"Audit".into()), "{line}");
+    let line = until("it is on record", || {
+        // Not the rehearsals before it.
+        let is_meant = |line: &Value| line["operation"] == "UPDATE" && line["dry_run"] == false;
+        decisions(scene).into_iter().rfind(is_meant).ok_or("no record")
+    });
+    assert_eq!((&line["allowed"], &line["code"]), (&true.into(), &"MG101".into()), "{line}");
+    assert_eq!(line["enforcement"], "Audit", "{line}");
 }
 
 // === what is done, and what came of it ===

@@ -82,13 +82,13 @@ fn certificates_rotate_under_writes(scene: &Scene<'_>) {
     scene.create_object(keys("models", &["v1"]).to_string()).ok();
     let writes = Writes::default();
     thread::scope(|threads| {
-        writes.begin(threads, scene);
+        let writing = writes.begin(threads, scene);
         for name in ["second", "third"] {
             let certificate = scene.at.modelguard.certificates().rotate(name).expect("a certificate");
             until("the new certificate is served", || serves(scene, &certificate));
             writes.some_more();
         }
-        writes.end();
+        drop(writing);
     });
     writes.all_passed();
 }
@@ -98,7 +98,7 @@ fn a_stop_loses_nothing(scene: &Scene<'_>) {
     let replica = scene.at.modelguard.first();
     let writes = Writes::default();
     thread::scope(|threads| {
-        writes.begin(threads, scene);
+        let writing = writes.begin(threads, scene);
         writes.some_more();
         replica.terminate().expect("it runs");
         // At once, so that nobody new comes; those who do not know yet are still served.
@@ -108,7 +108,7 @@ fn a_stop_loses_nothing(scene: &Scene<'_>) {
             Err(error) => panic!("it is gone already: {error:#}"),
         });
         writes.some_more();
-        writes.end();
+        drop(writing);
     });
     writes.all_passed();
     assert!(replica.ended().is_none(), "it serves for as long as it was told to");
@@ -128,8 +128,26 @@ struct Writes {
     failed: Mutex<Vec<Output>>,
 }
 
+/// Ends the writers when it is dropped: also by a panic, or the scope would wait for them for ever.
+#[must_use = "they end when it is dropped"]
+struct Writing<'a> {
+    ended: &'a AtomicBool,
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Writes {
-    fn begin<'scope>(&'scope self, threads: &'scope thread::Scope<'scope, '_>, scene: &'scope Scene<'_>) {
+    fn begin<'scope>(
+        &'scope self,
+        threads: &'scope thread::Scope<'scope, '_>,
+        scene: &'scope Scene<'_>,
+    ) -> Writing<'scope> {
+        // Before the first of them is there.
+        let writing = Writing { ended: &self.ended };
         for writer in 0..WRITERS {
             threads.spawn(move || {
                 for number in 0.. {
@@ -145,6 +163,7 @@ impl Writes {
                 }
             });
         }
+        writing
     }
 
     /// Waits until each writer has surely written anew.
@@ -155,10 +174,6 @@ impl Writes {
             _ if self.failed.lock().is_ok_and(|failed| !failed.is_empty()) => Ok(()),
             passed => Err(format!("{passed} writes")),
         });
-    }
-
-    fn end(&self) {
-        self.ended.store(true, Ordering::Relaxed);
     }
 
     fn all_passed(&self) {

@@ -3,7 +3,7 @@
 use super::control_plane::ControlPlane;
 use super::kubectl::{Output, Tool};
 use super::net::random;
-use super::wait::until;
+use super::wait::{LONG, until};
 use serde_json::{Value, json};
 
 /// A namespace with a random name, and kubectl in it.
@@ -19,6 +19,11 @@ pub(crate) fn object(test: &str, guarded: bool) -> Value {
     let name = format!("{:.50}-{:06x}", name, random() & 0xff_ffff);
     let labels = if guarded { json!({"modelguard.dev/guard": "enabled"}) } else { json!({}) };
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+}
+
+/// `--timeout=…` of a kubectl that waits: as long as any condition gets.
+pub(crate) fn timeout() -> String {
+    format!("--timeout={}s", LONG.as_secs())
 }
 
 impl<'a> Namespace<'a> {
@@ -69,7 +74,7 @@ impl<'a> Namespace<'a> {
     /// Waits until a Deployment, StatefulSet or DaemonSet has nothing but current, ready pods.
     #[track_caller]
     pub(crate) fn rolled_out(&self, workload: &str) {
-        self.kubectl(["rollout", "status", workload, "--timeout=60s"]).run().ok();
+        self.kubectl(["rollout", "status", workload, &timeout()]).run().ok();
     }
 
     /// What the API server answered to requests for this object here, oldest first: verb and status.
