@@ -368,8 +368,9 @@ impl Settler {
 
     /// Turns a LIST into the next usage: Idle for those of `due` that it found no holder of, InUse for the rest.
     ///
-    /// `usage` is what the ConfigMap said when it was read just before the LIST, and the write is conditional
-    /// on that revision; an entry whose Settling is another one by now is left alone.
+    /// `usage` is what the ConfigMap says when the LIST is over, and the write is conditional on that revision. An entry whose
+    /// Settling is another one by now is left alone: ids are unique, and a reference takes the id away, so that the same one
+    /// says that nobody referenced the entry since the Settling began, whatever else was written.
     pub fn conclude(
         usage: &Usage,
         epoch: &Epoch,

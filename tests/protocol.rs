@@ -294,14 +294,6 @@ fn retiring_what_is_not_proven_to_be_idle_is_unsafe() {
 
 // === what would be safe without ===
 
-/// Settling ids are unique, and a reference takes the id away: that the same one is still there says as much as that
-/// nothing was written. The revision is compared all the same, for the API server does it anyway.
-#[test]
-fn idle_could_be_bound_to_the_settling_id_alone() {
-    let variant = Variant::SameSettling;
-    holds(Config { name: "bound to the Settling id alone", variant, lagging: 1, needs: [&[V1], &[]], ..ONE_ENTRY });
-}
-
 /// A holder of all takes back every mark, also those of entries that are not listed: an entry that is added again
 /// is not Idle once somebody holds it. That marks are stripped keeps it so where that is forgotten some day.
 #[test]

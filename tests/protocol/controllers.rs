@@ -118,12 +118,19 @@ impl Machine {
         if apart && part == Part::Content {
             return;
         }
+        let marks = state.stored.map(|stored| stored.usage.of);
         for replica in &mut state.replicas {
             if let Some(view) = &mut replica.view {
                 view.fresh = false;
             }
-            if !matches!(variant, Variant::SameSettling | Variant::AnySettling) {
-                replica.proof = None;
+            // What is no longer Settling by that id is not concluded by this proof, for no id comes twice: it is dropped
+            // at once, which saves states.
+            if let Some(proof) = replica.proof.as_mut().filter(|_| variant != Variant::AnySettling) {
+                let is_it = |at: usize, id| marks.is_some_and(|marks| marks[at] == Mark::Settling(id));
+                proof.due = std::array::from_fn(|at| proof.due[at].filter(|id| is_it(at, *id)));
+                if proof.due.iter().all(Option::is_none) {
+                    replica.proof = None;
+                }
             }
         }
         for slot in &mut state.slots {

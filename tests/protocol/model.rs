@@ -74,8 +74,6 @@ pub(crate) enum Variant {
     NotStripped,
     /// Pods are listed before the templates that they are made from.
     BottomUp,
-    /// Idle is written if the entry still has the same Settling, whatever else was written since the read.
-    SameSettling,
     /// Idle is written if the entry is still Settling, or Settling once more.
     AnySettling,
     /// What keeps a reference is not bound to the holder's revision.
