@@ -3,6 +3,7 @@
 //! Whoever has metrics of its own registers them in the same [`Registry`] before the admin server gets it.
 
 use crate::audit::{Findings, Kind};
+use crate::index::Index;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -44,6 +45,7 @@ pub struct Metrics {
     records_dropped: Counter,
     leader: Gauge,
     index_synced: Gauge,
+    watches_failing: Gauge,
     catalogs_without_epoch: Gauge,
     entries: Family<UsageLabels, Gauge>,
     proofs: Family<ResultLabels, Counter>,
@@ -182,6 +184,7 @@ impl Metrics {
             records_dropped: Counter::default(),
             leader: Gauge::default(),
             index_synced: Gauge::default(),
+            watches_failing: Gauge::default(),
             catalogs_without_epoch: Gauge::default(),
             entries: Family::default(),
             proofs: Family::default(),
@@ -257,6 +260,11 @@ impl Metrics {
         registry.register("leader", "Whether this replica moves entries forward", self.leader.clone());
         registry.register("index_synced", "Whether every kind of holder has been listed", self.index_synced.clone());
         registry.register(
+            "index_watches_failing",
+            "Watches that do not get on now, so that holders may be missing in denials and findings",
+            self.watches_failing.clone(),
+        );
+        registry.register(
             "catalogs_without_epoch",
             "Model ConfigMaps whose proofs cannot go on, because what they rest on is not known",
             self.catalogs_without_epoch.clone(),
@@ -286,9 +294,10 @@ impl Metrics {
     }
 
     /// Notes how a round of the controller found things.
-    pub(crate) fn round(&self, leads: bool, synced: bool, catalogs_without_epoch: usize, entries: EntryCounts) {
+    pub(crate) fn round(&self, leads: bool, index: &Index, catalogs_without_epoch: usize, entries: EntryCounts) {
         self.leader.set(leads.into());
-        self.index_synced.set(synced.into());
+        self.index_synced.set(index.synced().into());
+        self.watches_failing.set(gauged(index.failing().count()));
         self.catalogs_without_epoch.set(gauged(catalogs_without_epoch));
         self.count_entries(entries);
     }
@@ -510,6 +519,7 @@ mod tests {
             "events_dropped_total counter",
             "leader gauge",
             "index_synced gauge",
+            "index_watches_failing gauge",
             "catalogs_without_epoch gauge",
             "entries gauge",
             "proofs_total counter",

@@ -45,7 +45,7 @@ const HELLOS: Duration = Duration::from_secs(60);
 /// What `serve` was typed with; each flag has an environment variable.
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
-    /// Kubeconfig file [default: in cluster, then the usual rules]
+    /// Kubeconfig file [default: the usual rules, then in cluster]
     #[arg(long, value_name = "FILE", env = "MODELGUARD_KUBECONFIG")]
     kubeconfig: Option<PathBuf>,
     /// No cluster: judge by the manifests in this folder, read again when they change

@@ -240,7 +240,7 @@ fn plan(cluster: &Cluster, leads: bool) -> Vec<Planned> {
         Some(Planned { key: key.clone(), uid, revision, epoch, plan })
     };
     let plans: Vec<_> = index.catalogs().filter_map(plan).collect();
-    cluster.metrics.round(leads, index.synced(), index.catalogs().count() - plans.len(), counts);
+    cluster.metrics.round(leads, &index, index.catalogs().count() - plans.len(), counts);
     plans
 }
 
