@@ -40,7 +40,8 @@ pub(crate) fn nothing_dangled(scene: &Scene<'_>, since: &str, apps: &[&str]) {
         let id = format!("{} {}", object["kind"], object["metadata"]["name"]);
         if object["kind"] == "ConfigMap" {
             if object["metadata"]["name"] == MODELS {
-                let text = object["data"]["models.yaml"].as_str().unwrap_or_default();
+                let stored = object["data"]["models.yaml"].as_str().filter(|_| event["type"] != "DELETED");
+                let text = stored.unwrap_or_default();
                 let versions = text.lines().filter_map(|line| line.trim().strip_prefix("version: "));
                 listed = versions.map(|version| format!("extraction@{version}")).collect();
             }

@@ -226,12 +226,17 @@ fn no_holder_of_a_missing_entry(scene: &Scene<'_>) {
     println!("races: {report}");
     report.check(rounds);
     // Races are what both may win.
-    let [idle, proof] = [Moment::Idle, Moment::Proof].map(|moment| report.moments[&moment]);
-    assert!(idle.removed > 0 && idle.referenced > 0, "{report}");
-    assert!(idle.removed + proof.removed >= rounds / 20, "{report}");
+    for moment in [Moment::Idle, Moment::Proof] {
+        let tally = report.moments[&moment];
+        assert!(tally.removed > 0 && tally.referenced > 0, "{moment:?}: {report}");
+    }
     let expected = ["MG101", "MG103", "MG105", "MG106", "MG201", "MG202", RETAINED];
-    let odd: Vec<_> = report.denials.keys().filter(|code| !expected.contains(&code.as_str())).collect();
-    assert!(odd.is_empty(), "{odd:?}");
+    let odd = report.denials.iter().filter(|(code, _)| !expected.contains(&code.as_str()));
+    let odd: BTreeMap<_, _> = odd.collect();
+    // On a machine that stands still for some seconds a read may time out now and then.
+    let is_slow = |code: &String| ["MG501", LOST].contains(&code.as_str());
+    assert!(odd.keys().all(|code| is_slow(code)), "{odd:?}");
+    assert!(odd.into_values().sum::<usize>() * FEW <= report.rounds, "{report}");
 }
 
 /// Nothing is known of a call that failed, so that only what is stored counts.
@@ -239,10 +244,9 @@ fn among_kills_and_restarts(scene: &Scene<'_>) {
     let rounds = rounds(TROUBLED_ROUNDS);
     let trouble = Trouble::default();
     let report = thread::scope(|scope| {
+        let _until = Until(&trouble.is_over);
         scope.spawn(|| trouble.make(scene));
-        let report = race(scene, rounds, AT_A_TIME, |_| false);
-        trouble.is_over.store(true, Ordering::Relaxed);
-        report
+        race(scene, rounds, AT_A_TIME, |_| false)
     });
     let [kills, restarts] = [&trouble.kills, &trouble.restarts].map(|count| count.load(Ordering::Relaxed));
     println!("races, {kills} kills and {restarts} restarts of the API server: {report}");
@@ -251,6 +255,15 @@ fn among_kills_and_restarts(scene: &Scene<'_>) {
     let removed: usize = report.moments.values().map(|tally| tally.removed).sum();
     let referenced: usize = report.moments.values().map(|tally| tally.referenced).sum();
     assert!(removed > 0 && referenced > 0, "{report}");
+}
+
+/// Says that it is over when it is dropped, be it by a panic: the scope would wait for its threads for ever.
+struct Until<'a>(&'a AtomicBool);
+
+impl Drop for Until<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What is done to modelguard and the API server meanwhile, in turns.
@@ -357,7 +370,8 @@ impl Round {
             // The verdict on the reference is out before Settling begins.
             Moment::InFlight => [between(300, 800), Duration::ZERO],
             Moment::Settling => [Duration::ZERO, between(300, 10_000)],
-            Moment::Proof => [Duration::ZERO, between(10_000, 15_000)],
+            // Δ, and then a LIST for each of many catalogs, one after the other.
+            Moment::Proof => [Duration::ZERO, between(10_000, 20_000)],
         };
         let mut now_and_then =
             |to| if rng.u8(..3) == 0 { Duration::from_millis(rng.u64(..to)) } else { Duration::ZERO };
