@@ -133,16 +133,6 @@ impl Catalog {
         }
     }
 
-    /// How many models it lists.
-    pub fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    /// Whether it lists nothing.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
     /// The text that a catalog of this format is read from; `None` where that is no single one.
     pub fn text<'c>(format: Format, content: &'c Content<'_>) -> Option<&'c str> {
         match format {

@@ -342,18 +342,12 @@ impl Index {
 
     /// Who of other namespaces needs anything of a catalog that is shared so.
     pub fn elsewhere(&self, catalog: &CatalogKey, sharing: &Sharing, format: Format) -> Holders {
-        let mut tally = Tally::default();
-        for claims in self.claims(catalog, sharing).filter(|claims| !claims.own) {
-            claims.tally_any(format, &mut tally);
-        }
-        tally.finish()
+        any_of(self.claims(catalog, sharing).filter(|claims| !claims.own), format)
     }
 
     /// Who needs anything of a catalog that is shared so.
     pub fn anybody(&self, catalog: &CatalogKey, sharing: &Sharing, format: Format) -> Holders {
-        let mut tally = Tally::default();
-        self.claims(catalog, sharing).for_each(|claims| claims.tally_any(format, &mut tally));
-        tally.finish()
+        any_of(self.claims(catalog, sharing), format)
     }
 
     /// Who of `namespace` needs anything of `catalogs`, each of which is shared so and of this format.
@@ -404,6 +398,13 @@ impl Index {
             Some(Claims { namespace: self.namespaces.get(name)?, wanted, own: own == Some(name) })
         })
     }
+}
+
+/// Who needs anything of a catalog of this format, by these claims.
+fn any_of<'a>(claims: impl Iterator<Item = Claims<'a>>, format: Format) -> Holders {
+    let mut tally = Tally::default();
+    claims.for_each(|claims| claims.tally_any(format, &mut tally));
+    tally.finish()
 }
 
 // === impl Claims ===

@@ -99,7 +99,7 @@ pub fn owned(change: &CatalogChange<'_>, retention: &Retention) -> Owned {
         return Owned { revision: Some("1".to_owned()), ..Owned::default() };
     };
     let next = number(&old.object).saturating_add(1);
-    let is_marked = new.object.metadata.annotations.get(names::REVISION) == Some(&*next.to_string());
+    let is_marked = new.annotation(names::REVISION) == Some(&*next.to_string());
     let same_format = label(old) == label(new);
     let retained = if same_format { Retained::after(change, retention, is_marked) } else { Retained::default() };
     // That something else is asked for makes a revision, be it that nothing is stored otherwise for now.
@@ -233,7 +233,7 @@ fn others(annotations: &StringMap<'_>) -> usize {
 
 /// The stored usage, less the entries that this change removes: added again, they are InUse.
 fn usage(old: &Version<'_>, new: &Version<'_>) -> Option<String> {
-    let usage = Usage::parse(old.object.metadata.annotations.get(names::USAGE));
+    let usage = Usage::parse(old.annotation(names::USAGE));
     match &new.declared {
         Declared::Catalog(_, catalog) => usage.retaining(|entry| catalog.lists(entry)).render(),
         Declared::Unchanged(_) => usage.render(),
@@ -246,5 +246,5 @@ fn label<'v>(version: &'v Version<'_>) -> Option<&'v str> {
 }
 
 fn annotation(version: &Version<'_>, name: &str) -> Option<String> {
-    version.object.metadata.annotations.get(name).map(str::to_owned)
+    version.annotation(name).map(str::to_owned)
 }

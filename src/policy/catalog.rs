@@ -137,10 +137,10 @@ fn too_large(change: &CatalogChange<'_>) -> Option<Denial> {
     let new = change.new.as_ref().filter(|_| !change.caller.own)?;
     let Declared::Catalog(_, catalog) = &new.declared else { return None };
     let was = match change.old.as_ref().map(|old| &old.declared) {
-        Some(Declared::Catalog(_, old)) => old.len(),
+        Some(Declared::Catalog(_, old)) => old.names().count(),
         _ => 0,
     };
-    let asked = catalog.len().saturating_sub(Retained::of(&new.object).entries().len());
+    let asked = catalog.names().count().saturating_sub(Retained::of(&new.object).entries().len());
     (asked > MOST_MODELS && asked > was).then(|| message::too_large(change, asked, MOST_MODELS))
 }
 
@@ -155,7 +155,7 @@ fn loss(change: &CatalogChange<'_>, epoch: &CurrentEpoch) -> Option<Loss> {
         Some(Declared::Invalid(is, _)) if is == format => (Code::CatalogInvalid, all()),
         Some(_) => (Code::CatalogOptOut, all()),
     };
-    let usage = Usage::parse(old.object.metadata.annotations.get(names::USAGE));
+    let usage = Usage::parse(old.annotation(names::USAGE));
     let hold = hold(change);
     let proven = |entry: &EntryName| match &change.proof {
         Proof::Carried => epoch.as_ref().is_ok_and(|epoch| usage.state(entry, epoch) == State::Idle),
@@ -253,7 +253,7 @@ fn judge_loss(change: &CatalogChange<'_>, loss: &Loss, facts: &Facts, terms: &Te
 fn unshared(change: &CatalogChange<'_>) -> Option<HoldersOf> {
     let (old, new) = (change.old.as_ref()?, change.new.as_ref()?);
     let format = old.declared.format().filter(|format| new.declared.format() == Some(*format))?;
-    let [was, is] = [old, new].map(|version| version.object.metadata.annotations.get(names::SHARED_WITH));
+    let [was, is] = [old, new].map(|version| version.annotation(names::SHARED_WITH));
     let sharing = (was != is).then(|| change.sharing().lost(&new.sharing(&change.key))).flatten()?;
     Some(HoldersOf {
         catalog: change.key.clone(),
@@ -416,8 +416,8 @@ fn judge_beside(change: &CatalogChange<'_>, beside: &Beside, facts: &Facts, allo
 fn beside(change: &CatalogChange<'_>) -> Option<Beside> {
     // A rehearsal keeps nothing.
     let new = change.new.as_ref().filter(|_| !change.caller.dry_run && !change.caller.own)?;
-    let said = new.object.metadata.annotations.get(names::PRIOR_REVISION)?;
-    let stored = change.old.as_ref()?.object.metadata.annotations.get(names::PRIOR_REVISION);
+    let said = new.annotation(names::PRIOR_REVISION)?;
+    let stored = change.old.as_ref()?.annotation(names::PRIOR_REVISION);
     // Most writes change nothing of it: reading it would hash what it keeps.
     let name = Some(said).filter(|_| stored != Some(said)).and_then(revision::beside)?;
     Some(Beside { namespace: change.key.namespace.clone(), name: name.into_owned() })
@@ -470,7 +470,7 @@ fn record(change: &CatalogChange<'_>, facts: &Facts, guard: Guard) -> Record {
 
 /// What people keep, by the old object: as with the proof, that is the one that is compared.
 fn hold(change: &CatalogChange<'_>) -> Hold {
-    Hold::parse(change.old.as_ref().and_then(|old| old.object.metadata.annotations.get(names::HOLD)))
+    Hold::parse(change.old.as_ref().and_then(|old| old.annotation(names::HOLD)))
 }
 
 fn subject(change: &CatalogChange<'_>) -> String {

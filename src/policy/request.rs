@@ -200,23 +200,18 @@ impl<'a> CatalogChange<'a> {
     /// What it asks for by this annotation, which no write that is seen stores. One that is stored already, because nobody
     /// was asked when it came, asks for nothing any more: it would be done by whoever writes next.
     pub(crate) fn asks(&self, annotation: &str) -> Option<&str> {
-        fn of<'v>(version: &'v Version<'_>, annotation: &str) -> Option<&'v str> {
-            version.object.metadata.annotations.get(annotation)
-        }
-        let [asked, stored] = [&self.new, &self.old].map(|it| it.as_ref().and_then(|version| of(version, annotation)));
+        let [asked, stored] = [&self.new, &self.old].map(|it| it.as_ref()?.annotation(annotation));
         asked.filter(|_| asked != stored)
     }
 
     /// What it says of break-glass: after the change, or as it is stored where that is a deletion.
     pub(crate) fn break_glass(&self) -> BreakGlass {
-        let annotation =
-            |version: &'_ Version<'a>| version.object.metadata.annotations.get(names::BREAK_GLASS).map(str::to_owned);
         // What was said before anybody was asked is said anew.
-        let is_guarded = |old: &&Version<'_>| old.declared != Declared::Ordinary;
-        let stored = self.old.as_ref().filter(is_guarded).and_then(annotation);
+        let guarded = self.old.as_ref().filter(|old| old.declared != Declared::Ordinary);
+        let stored = guarded.and_then(|old| old.annotation(names::BREAK_GLASS));
         match &self.new {
-            Some(new) => BreakGlass::wanted(stored.as_deref(), annotation(new).as_deref()),
-            None => BreakGlass::stored(stored.as_deref()),
+            Some(new) => BreakGlass::wanted(stored, new.annotation(names::BREAK_GLASS)),
+            None => BreakGlass::stored(stored),
         }
     }
 
@@ -238,9 +233,14 @@ impl<'a> Version<'a> {
         Self { object, declared, digest: OnceLock::new() }
     }
 
+    /// What the object is annotated with under this name.
+    pub(crate) fn annotation(&self, name: &str) -> Option<&str> {
+        self.object.metadata.annotations.get(name)
+    }
+
     /// Whose workloads may reference the catalog `key`, were this what is stored.
     pub(crate) fn sharing(&self, key: &CatalogKey) -> Sharing {
-        Sharing::new(&key.namespace, self.object.metadata.annotations.get(names::SHARED_WITH))
+        Sharing::new(&key.namespace, self.annotation(names::SHARED_WITH))
     }
 
     /// The digest of its content: worked out once, and only if somebody asks.

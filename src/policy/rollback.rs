@@ -55,9 +55,8 @@ pub(super) fn roll_back(
 
 /// What there is to say of a request that is stored, for nobody was asked when it was made: it is over.
 pub(super) fn unanswered(change: &CatalogChange<'_>) -> Option<String> {
-    let stored =
-        change.old.as_ref().filter(|_| !change.caller.own)?.object.metadata.annotations.get(names::ROLLBACK_TO)?;
-    let is_sent_again = change.new.as_ref()?.object.metadata.annotations.get(names::ROLLBACK_TO) == Some(stored);
+    let stored = change.old.as_ref().filter(|_| !change.caller.own)?.annotation(names::ROLLBACK_TO)?;
+    let is_sent_again = change.new.as_ref()?.annotation(names::ROLLBACK_TO) == Some(stored);
     is_sent_again.then(|| message::unanswered(stored))
 }
 

@@ -117,7 +117,7 @@ impl Standalone {
 
     /// The entries of the old object that its annotation proves, if that is to count and there is one.
     fn carried(&self, change: &CatalogChange<'_>) -> Option<BTreeSet<EntryName>> {
-        let annotation = change.old.as_ref()?.object.metadata.annotations.get(names::USAGE);
+        let annotation = change.old.as_ref()?.annotation(names::USAGE);
         let annotation = annotation.filter(|_| self.usage == CarriedUsage::Counts)?;
         Some(Usage::parse(Some(annotation)).idle().cloned().collect())
     }

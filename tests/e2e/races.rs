@@ -21,7 +21,7 @@ use crate::support::client::{client, code};
 use crate::support::control_plane::Shape;
 use crate::support::net::random;
 use crate::support::slow::{self, DELAY};
-use crate::support::wait::LONG;
+use crate::support::wait::{LONG, Over};
 use fastrand::Rng;
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
@@ -244,7 +244,7 @@ fn among_kills_and_restarts(scene: &Scene<'_>) {
     let rounds = rounds(TROUBLED_ROUNDS);
     let trouble = Trouble::default();
     let report = thread::scope(|scope| {
-        let _until = Until(&trouble.is_over);
+        let _race = Over(&trouble.is_over);
         scope.spawn(|| trouble.make(scene));
         race(scene, rounds, AT_A_TIME, |_| false)
     });
@@ -255,15 +255,6 @@ fn among_kills_and_restarts(scene: &Scene<'_>) {
     let removed: usize = report.moments.values().map(|tally| tally.removed).sum();
     let referenced: usize = report.moments.values().map(|tally| tally.referenced).sum();
     assert!(removed > 0 && referenced > 0, "{report}");
-}
-
-/// Says that it is over when it is dropped, be it by a panic: the scope would wait for its threads for ever.
-struct Until<'a>(&'a AtomicBool);
-
-impl Drop for Until<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// What is done to modelguard and the API server meanwhile, in turns.

@@ -6,7 +6,7 @@ use crate::support::builders::{catalog, deployment, keys};
 use crate::support::control_plane::Shape;
 use crate::support::kubectl::{Output, Tool};
 use crate::support::modelguard::{IDENTITY, NAMESPACE, RELEASE, Route};
-use crate::support::wait::until;
+use crate::support::wait::{Over, until};
 use serde_json::json;
 use std::fs;
 use std::path::Path;
@@ -128,26 +128,14 @@ struct Writes {
     failed: Mutex<Vec<Output>>,
 }
 
-/// Ends the writers when it is dropped: also by a panic, or the scope would wait for them for ever.
-#[must_use = "they end when it is dropped"]
-struct Writing<'a> {
-    ended: &'a AtomicBool,
-}
-
-impl Drop for Writing<'_> {
-    fn drop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
-    }
-}
-
 impl Writes {
     fn begin<'scope>(
         &'scope self,
         threads: &'scope thread::Scope<'scope, '_>,
         scene: &'scope Scene<'_>,
-    ) -> Writing<'scope> {
+    ) -> Over<'scope> {
         // Before the first of them is there.
-        let writing = Writing { ended: &self.ended };
+        let writing = Over(&self.ended);
         for writer in 0..WRITERS {
             threads.spawn(move || {
                 for number in 0.. {

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use std::fmt::Display;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,16 @@ use std::time::{Duration, Instant};
 pub(crate) const LONG: Duration = Duration::from_secs(300);
 
 const INTERVAL: Duration = Duration::from_millis(75);
+
+/// Says that it is over when it is dropped, be it by a panic: a scope waits for its threads, and would do so for ever.
+#[must_use = "it is over when it is dropped"]
+pub(crate) struct Over<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// Asks `probe` until it answers; `Err` says what is still missing.
 pub(crate) fn poll<T, E: Display>(what: &str, timeout: Duration, mut probe: impl FnMut() -> Result<T, E>) -> Result<T> {
